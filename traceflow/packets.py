@@ -1,0 +1,164 @@
+"""What is known of one frame: FRAME (from the source), PACKET (from decode), and Verdict.
+
+A frame is one record of a capture, with its captured octets. A packet is the IP packet in it. Both
+are rows of structured arrays with the same index inside a batch. Nothing here looks at flows, reads
+files or computes: this module is the vocabulary that the rooms share.
+
+Addresses are two unsigned 64-bit halves, most significant first; an IPv4 address is held as the mapped
+address ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), and `ip_version` tells the two apart.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "ACK_KNOWN",
+    "FINER_THAN_MICROSECONDS",
+    "FLAGS_KNOWN",
+    "FRAGMENT",
+    "FRAME",
+    "NO_TIME",
+    "PACKET",
+    "SEQ_KNOWN",
+    "TIME_MAX_NS",
+    "Batch",
+    "Interface",
+    "Verdict",
+]
+
+TIME_MAX_NS = 2**62
+"""Times are kept within -2**62..2**62 ns of 1970 (the year 2116 and its mirror), so that a time plus
+a timeout always fits 64 bits. Time stamps beyond it are set to it."""
+
+FINER_THAN_MICROSECONDS = 1
+"""Bit of FRAME `time_bits`: the clock of the interface is finer than microseconds."""
+NO_TIME = 2
+"""Bit of FRAME `time_bits`: the record carries no time (a Simple Packet Block); it repeats the time
+of the frame before it."""
+
+FRAME = np.dtype(
+    [
+        ("time_ns", "i8"),  # nanoseconds since 1970-01-01 UTC, within +-TIME_MAX_NS
+        ("offset", "u8"),  # of the first captured octet, from the start of its file
+        ("start", "u4"),  # of the first captured octet, in the buffer of the batch
+        ("captured", "u4"),  # octets captured
+        ("wire", "u4"),  # octets the frame had on the wire, as recorded
+        ("interface", "u4"),  # index into the `interfaces` of the source
+        ("link", "u2"),  # link type (LINKTYPE_ registry of the tcpdump group)
+        ("time_bits", "u1"),  # FINER_THAN_MICROSECONDS | NO_TIME
+    ],
+    align=True,
+)
+"""One frame as its source describes it."""
+
+
+class Verdict(enum.IntEnum):
+    """Why a frame belongs to no flow. Every frame is in one flow or under exactly one Verdict."""
+
+    FLOW = 0
+    """No reason: the frame belongs to a flow."""
+    NOT_IP = 1
+    """A whole link header whose payload is not IPv4 or IPv6 (ARP, LLDP, spanning tree, ...)."""
+    UNSUPPORTED_LINK = 2
+    """A link type that decode does not know."""
+    TRUNCATED_LINK = 3
+    """Fewer octets were captured than the link header with its VLAN tags has."""
+    TRUNCATED_IP = 4
+    """Fewer octets were captured than the IP header, or a header of its extension chain, has."""
+    TRUNCATED_PORTS = 5
+    """TCP or UDP, but fewer than the four octets of the ports were captured or sent."""
+    MALFORMED_IP = 6
+    """An IP header that contradicts itself: version, header length, total length, endless chain."""
+    FRAGMENT_WITHOUT_PORTS = 7
+    """A fragment of TCP or UDP that is not the first: it carries no ports."""
+    NOT_TCP = 8
+    """Another protocol than TCP, in a profile that traces TCP only."""
+
+    @property
+    def text(self) -> str:
+        """The name in the account and in `traceflow frames`: lower case, with spaces."""
+        return "in flows" if self is Verdict.FLOW else self.name.lower().replace("_", " ")
+
+
+SEQ_KNOWN = 1
+"""Bit of PACKET `bits`: `seq` was captured."""
+ACK_KNOWN = 2
+"""Bit of PACKET `bits`: `ack` was captured; it means something where the ACK flag is set too."""
+FLAGS_KNOWN = 4
+"""Bit of PACKET `bits`: the TCP flags (and with them the data offset) were captured."""
+FRAGMENT = 8
+"""Bit of PACKET `bits`: the IP packet is a fragment (the first one, or of a protocol without ports)."""
+
+PACKET = np.dtype(
+    [
+        ("src_hi", "u8"),  # source address, upper half
+        ("src_lo", "u8"),
+        ("dst_hi", "u8"),  # destination address
+        ("dst_lo", "u8"),
+        ("src_port", "u2"),  # 0 where the protocol has no ports
+        ("dst_port", "u2"),
+        ("protocol", "u1"),  # IANA protocol number of the payload of IP
+        ("ip_version", "u1"),  # 4 or 6; 0 where there is no IP packet
+        ("verdict", "u1"),  # a Verdict
+        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT
+        ("seq", "u4"),  # TCP sequence number
+        ("ack", "u4"),  # TCP acknowledgment number
+        ("window", "u2"),  # TCP window as sent (unscaled)
+        ("flags", "u1"),  # TCP flags, see tcp.py; 0 where unknown
+        ("vlan_tags", "u1"),  # how many VLAN tags were passed
+        ("vlan_outer", "u2"),  # VLAN id of the first tag, 0 where none
+        ("vlan_inner", "u2"),  # VLAN id of the last tag where there are two or more, else 0
+        ("link_octets", "u4"),  # link header with VLAN tags: where the IP header begins in the frame
+        ("transport", "u4"),  # where the header behind IP begins in the frame; 0 where there is none
+        ("payload", "u4"),  # where the payload begins in the frame (it may lie behind what was captured)
+        ("ip_octets", "u4"),  # IP header and what it carries, as sent
+        ("payload_octets", "u4"),  # behind TCP or UDP (or behind IP for other protocols), as sent
+    ],
+    align=True,
+)
+"""One frame as decode understands it. Positions count from the first octet of the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """Where frames came from: one interface of a section of a capture.
+
+    Attributes:
+        source: Name of the capture (`-` for standard input).
+        source_index: Position of the capture among those given, from 0.
+        link: Link type of the frames (LINKTYPE_ number).
+        snaplen: Octets a frame is cut to; 0 where there is no limit.
+        units_per_second: Ticks of the time stamps in a second (10**6, 10**9, or 2**n).
+        byteorder: `little` or `big`, of the section.
+        name: `if_name` of pcapng, empty where not given.
+    """
+
+    source: str
+    source_index: int
+    link: int
+    snaplen: int
+    units_per_second: int
+    byteorder: str
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some consecutive frames of one source. The buffer is reused: copy what must outlive the batch.
+
+    Attributes:
+        octets: uint8[n], holds the captured octets of all frames of the batch.
+        frames: FRAME[m].
+        first_number: Number of the first frame, counted from 1 over all captures.
+        first_in_file: Number of the first frame in its own file, from 1.
+    """
+
+    octets: npt.NDArray[np.uint8]
+    frames: npt.NDArray[np.void]
+    first_number: int
+    first_in_file: int
