@@ -21,9 +21,15 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-__all__ = ["COMPILED", "U64", "inline_kernel", "kernel"]
+__all__ = ["COMPILED", "U64", "inline_kernel", "kernel", "outline_kernel"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+# `_nrt=False` leaves out reference counting: kernels allocate nothing, so nothing needs counting, and the
+# atomic increments that Numba otherwise places around every call that may raise (a bounds check may) made
+# decode four times slower: 143 ns a frame with them, 32 without, 21 with forced inlining as well.
+# It also turns an allocation inside a kernel into a compile error, which is a rule of the house anyway.
+_HOUSE = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
 
 U64 = np.uint64
 """The type of every index, offset and loaded octet inside a kernel."""
@@ -43,19 +49,25 @@ def kernel(function: _F) -> _F:
         in which unsigned arithmetic wraps without a warning, as it does compiled.
     """
     if COMPILED:
-        compiled = numba.njit(cache=True, nogil=True, boundscheck=True, error_model="numpy")(function)
-        return cast(_F, compiled)
+        return cast("_F", numba.njit(cache=True, **_HOUSE)(function))
 
     @functools.wraps(function)
     def plain(*args: Any) -> Any:
         with np.errstate(over="ignore"):
             return function(*args)
 
-    return cast(_F, plain)
+    return cast("_F", plain)
 
 
 def inline_kernel(function: _F) -> _F:
-    """Compile a piece of a kernel that only other kernels call; LLVM inlines it where it pays."""
+    """Compile a piece of a kernel that only other kernels call, and have it inlined."""
     if not COMPILED:
         return function
-    return cast(_F, numba.njit(cache=True, nogil=True, boundscheck=True, error_model="numpy")(function))
+    return cast("_F", numba.njit(forceinline=True, **_HOUSE)(function))
+
+
+def outline_kernel(function: _F) -> _F:
+    """Compile a piece of a kernel that other kernels call rarely: not inlined, which keeps the first run short."""
+    if not COMPILED:
+        return function
+    return cast("_F", numba.njit(**_HOUSE)(function))

@@ -1,0 +1,65 @@
+"""traceflow traces every flow in a packet capture back to its frames.
+
+The front door: public names, loaded when they are touched (PEP 562), and no other logic.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from traceflow.adapters import from_dpkt, from_octets, from_scapy
+    from traceflow.errors import TraceflowError
+    from traceflow.flows import EndCause, EndReason, Flow, FlowSet
+    from traceflow.options import PROFILES, Options
+    from traceflow.packets import Verdict
+    from traceflow.pipeline import trace
+    from traceflow.sources import open_source
+    from traceflow.tracer import TraceFlow
+
+__all__ = [
+    "PROFILES",
+    "EndCause",
+    "EndReason",
+    "Flow",
+    "FlowSet",
+    "Options",
+    "TraceFlow",
+    "TraceflowError",
+    "Verdict",
+    "from_dpkt",
+    "from_octets",
+    "from_scapy",
+    "open_source",
+    "trace",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "PROFILES": "options",
+    "EndCause": "flows",
+    "EndReason": "flows",
+    "Flow": "flows",
+    "FlowSet": "flows",
+    "Options": "options",
+    "TraceFlow": "tracer",
+    "TraceflowError": "errors",
+    "Verdict": "packets",
+    "from_dpkt": "adapters",
+    "from_octets": "adapters",
+    "from_scapy": "adapters",
+    "open_source": "sources",
+    "trace": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'traceflow' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"traceflow.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,382 @@
+"""What is known of one flow: FLOW rows, why it ended, and what a user holds in the hand: Flow and FlowSet.
+
+Names follow Zeek (orig, resp) and IPFIX (RFC 5102 flowEndReason, RFC 7011). Nothing here decides where a flow
+begins or ends (that is `table.py`) and nothing is written to files (that is `sinks/`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.errors import TraceflowError
+from traceflow.framelists import FrameMap
+from traceflow.labels import Address, address, address_texts, flow_label, protocol_name
+from traceflow.packets import Interface, Verdict
+from traceflow.tcp import FLAG_NAMES
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = [
+    "FLOW",
+    "HALF",
+    "Account",
+    "EndCause",
+    "EndReason",
+    "Flow",
+    "FlowSet",
+    "Half",
+    "assemble_flows",
+    "flat_columns",
+]
+
+
+class EndReason(enum.IntEnum):
+    """Why a flow ended, as IPFIX counts it (information element 136, flowEndReason)."""
+
+    IDLE_TIMEOUT = 1
+    ACTIVE_TIMEOUT = 2
+    END_OF_FLOW_DETECTED = 3
+    FORCED_END = 4
+    LACK_OF_RESOURCES = 5
+
+
+class EndCause(enum.IntEnum):
+    """Why a flow ended, finer than IPFIX; each has its EndReason."""
+
+    IDLE = 1
+    """No frame for the idle timeout."""
+    FIN = 2
+    """FIN from both sides (in profile pcapkit: a FIN)."""
+    RST = 3
+    """A RST from either side."""
+    NEW_SYN = 4
+    """A SYN with another sequence number opened its successor, and it was not closed before."""
+    END_OF_INPUT = 5
+    """The capture was over."""
+    EVICTED = 6
+    """The table was full, and this flow was the nearest to its timeout."""
+
+    @property
+    def reason(self) -> EndReason:
+        """The IPFIX flowEndReason."""
+        return _REASONS[self]
+
+    @property
+    def text(self) -> str:
+        """The name in tables and files: lower case, with spaces."""
+        return self.name.lower().replace("_", " ")
+
+
+_REASONS = {
+    EndCause.IDLE: EndReason.IDLE_TIMEOUT,
+    EndCause.FIN: EndReason.END_OF_FLOW_DETECTED,
+    EndCause.RST: EndReason.END_OF_FLOW_DETECTED,
+    EndCause.NEW_SYN: EndReason.END_OF_FLOW_DETECTED,
+    EndCause.END_OF_INPUT: EndReason.FORCED_END,
+    EndCause.EVICTED: EndReason.LACK_OF_RESOURCES,
+}
+
+HALF = np.dtype(
+    [
+        ("packets", "u8"),  # frames sent by this side
+        ("wire_octets", "u8"),  # their octets on the wire, link header included
+        ("ip_octets", "u8"),  # IP header and what it carries
+        ("payload_octets", "u8"),  # behind TCP or UDP (for other protocols: behind IP)
+        ("first_ns", "i8"),  # earliest and latest time stamp; 0 where packets is 0
+        ("last_ns", "i8"),
+        ("opened_ns", "i8"),  # time stamp of the frame that came first
+        ("opened_frame", "u8"),  # and its number; 0 where packets is 0
+        ("flags", "u8", (8,)),  # how many segments had FIN, SYN, RST, PSH, ACK, URG, ECE, CWR
+        ("base_seq", "u4"),  # first TCP sequence number, see tcp.py
+        ("bits", "u1"),  # state of tcp.py
+        ("time_bits", "u1"),  # of the frame that came first, as in FRAME
+    ],
+    align=True,
+)
+"""One direction of a flow."""
+
+FLOW = np.dtype(
+    [
+        ("number", "u8"),  # from 1, in opening order
+        ("orig_addr", "u8", (2,)),  # address of the originator: upper and lower half, IPv4 mapped
+        ("resp_addr", "u8", (2,)),
+        ("orig_port", "u2"),  # 0 where the protocol has no ports
+        ("resp_port", "u2"),
+        ("protocol", "u1"),  # IANA protocol number
+        ("ip_version", "u1"),  # 4 or 6
+        ("end_cause", "u1"),  # EndCause
+        ("end_reason", "u1"),  # EndReason (IPFIX)
+        ("turned", "u1"),  # 1: the originator was found to be the other end only later (Zeek's ^)
+        ("upper_originates", "u1"),  # 1: the originator is the upper end of the key (see keys.py)
+        ("first_ns", "i8"),  # earliest and latest time stamp of all its frames
+        ("last_ns", "i8"),
+        ("orig", HALF),
+        ("resp", HALF),
+    ],
+    align=True,
+)
+"""One flow that ended."""
+
+_REASON_OF_CAUSE = np.zeros(max(EndCause) + 1, np.uint8)
+for _cause, _reason in _REASONS.items():
+    _REASON_OF_CAUSE[_cause] = _reason
+
+
+def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Make FLOW rows of rows of the table, which know a lower and an upper end.
+
+    Args:
+        gone: LIVE[k] of `table.py`.
+
+    Returns:
+        FLOW[k], in the same order.
+    """
+    flows = np.zeros(len(gone), FLOW)
+    for name in ("number", "protocol", "ip_version", "turned", "upper_originates"):
+        flows[name] = gone[name]
+    flows["end_cause"] = gone["cause"]
+    flows["end_reason"] = _REASON_OF_CAUSE[gone["cause"]]
+    upper = gone["upper_originates"] != 0
+    for side, near, far in (("orig", "high", "low"), ("resp", "low", "high")):
+        flows[f"{side}_addr"][:, 0] = np.where(upper, gone[f"{near}_hi"], gone[f"{far}_hi"])
+        flows[f"{side}_addr"][:, 1] = np.where(upper, gone[f"{near}_lo"], gone[f"{far}_lo"])
+        flows[f"{side}_port"] = np.where(upper, gone[f"{near}_port"], gone[f"{far}_port"])
+        flows[side] = np.where(upper, gone[near], gone[far])
+    both = (flows["orig"]["packets"] > 0) & (flows["resp"]["packets"] > 0)
+    some = np.where(flows["orig"]["packets"] > 0, flows["orig"], flows["resp"])
+    flows["first_ns"] = np.where(
+        both, np.minimum(flows["orig"]["first_ns"], flows["resp"]["first_ns"]), some["first_ns"]
+    )
+    flows["last_ns"] = np.where(both, np.maximum(flows["orig"]["last_ns"], flows["resp"]["last_ns"]), some["last_ns"])
+    return flows
+
+
+@dataclasses.dataclass(slots=True)
+class Account:
+    """What became of every frame: `frames == in_flows + sum(verdicts.values())`.
+
+    Attributes:
+        frames: Frames read.
+        in_flows: Frames that belong to flows.
+        verdicts: Frames under each Verdict but FLOW, zeros too.
+        flows: Flows that ended.
+        causes: Flows by EndCause, zeros too.
+        frames_out_of_order: Frames whose time stamp lies before that of an earlier frame.
+        forward_jumps: Steps of the clock above one hour.
+        interrupted: True when the user stopped the run before the end of the input.
+    """
+
+    frames: int = 0
+    in_flows: int = 0
+    verdicts: dict[Verdict, int] = dataclasses.field(default_factory=dict)
+    flows: int = 0
+    causes: dict[EndCause, int] = dataclasses.field(default_factory=dict)
+    frames_out_of_order: int = 0
+    forward_jumps: int = 0
+    interrupted: bool = False
+
+
+class Half:
+    """One direction of a Flow. Every column of HALF is an attribute: `half.packets`, `half.payload_octets`."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: np.void) -> None:
+        self._row = row
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._row[name].item() if name != "flags" else self._row["flags"]
+        except (KeyError, ValueError):
+            raise AttributeError(f"a direction has no column {name!r}; it has {', '.join(HALF.names or ())}") from None
+
+    def __repr__(self) -> str:
+        return f"<Half: {self.packets} packets, {self.payload_octets} payload octets>"
+
+
+class Flow:
+    """A light view of one row of a FlowSet. Every column of FLOW is an attribute."""
+
+    __slots__ = ("_at", "_set")
+
+    def __init__(self, flows: FlowSet, at: int) -> None:
+        self._set = flows
+        self._at = at
+
+    @property
+    def row(self) -> np.void:
+        """The FLOW row."""
+        row: np.void = self._set.columns[self._at]
+        return row
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.row[name].item()
+        except (KeyError, ValueError):
+            raise AttributeError(f"a flow has no column {name!r}; it has {', '.join(FLOW.names or ())}") from None
+
+    @property
+    def orig_addr(self) -> Address:
+        """Address of the originator."""
+        return address(self.row["orig_addr"], self.row["ip_version"])
+
+    @property
+    def resp_addr(self) -> Address:
+        """Address of the responder."""
+        return address(self.row["resp_addr"], self.row["ip_version"])
+
+    @property
+    def orig(self) -> Half:
+        """What the originator sent."""
+        return Half(self.row["orig"])
+
+    @property
+    def resp(self) -> Half:
+        """What the responder sent."""
+        return Half(self.row["resp"])
+
+    @property
+    def end_cause(self) -> EndCause:
+        """Why it ended."""
+        return EndCause(int(self.row["end_cause"]))
+
+    @property
+    def end_reason(self) -> EndReason:
+        """Why it ended, as IPFIX counts it."""
+        return EndReason(int(self.row["end_reason"]))
+
+    @property
+    def protocol_name(self) -> str:
+        """Name of the protocol, such as `TCP`."""
+        return protocol_name(self.protocol)
+
+    @property
+    def packets(self) -> int:
+        """Frames of both directions."""
+        return int(self.row["orig"]["packets"]) + int(self.row["resp"]["packets"])
+
+    @property
+    def duration_ns(self) -> int:
+        """Nanoseconds from the earliest to the latest time stamp."""
+        return int(self.row["last_ns"]) - int(self.row["first_ns"])
+
+    @property
+    def label(self) -> str:
+        """`{src}_{srcport}-{dst}_{dstport}-{time}` from originator to responder, with the time of the first frame.
+
+        Protocols other than TCP put their name first. IPv6 addresses have `.` for `:`.
+        """
+        return flow_label(self.row)
+
+    @property
+    def frames(self) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Numbers of its frames in ascending order, from 1, counted over all captures."""
+        return self._set.frame_map.frames_of(self.number)
+
+    def frames_from(self, side: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Numbers of the frames that one side sent.
+
+        Args:
+            side: `orig` or `resp`.
+        """
+        frames, upper = self._set.frame_map.frames_and_sides_of(self.number)
+        return frames[upper == (bool(self.row["upper_originates"]) == (side == "orig"))]
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.number}: {self.label}, {self.packets} frames, ended by {self.end_cause.text}>"
+
+
+class FlowSet(Sequence[Flow]):
+    """All flows of some captures, in opening order.
+
+    Attributes:
+        columns: FLOW[k].
+        frame_map: Which frame belongs to which flow.
+        account: What became of every frame.
+        errors: What made the results incomplete; empty when nothing did.
+        interfaces: Where frames came from.
+    """
+
+    def __init__(
+        self,
+        columns: npt.NDArray[np.void],
+        frame_map: FrameMap,
+        account: Account,
+        errors: Sequence[TraceflowError] = (),
+        interfaces: Sequence[Interface] = (),
+    ) -> None:
+        self.columns = columns
+        self.frame_map = frame_map
+        self.account = account
+        self.errors = list(errors)
+        self.interfaces = list(interfaces)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @overload
+    def __getitem__(self, at: int) -> Flow: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Flow]: ...
+
+    def __getitem__(self, at: int | slice) -> Flow | list[Flow]:
+        if isinstance(at, slice):
+            return [Flow(self, i) for i in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"flow {at} of {len(self)}")
+        return Flow(self, at % len(self))
+
+    def __iter__(self) -> Iterator[Flow]:
+        return (Flow(self, at) for at in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<FlowSet: {len(self)} flows, {self.account.in_flows} of {self.account.frames} frames>"
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame with one row a flow, in opening order; its columns are those of `flat_columns`.
+
+        Raises:
+            ImportError: pandas is not installed (`pip install traceflow[pandas]`).
+        """
+        import pandas
+
+        return pandas.DataFrame(flat_columns(self.columns))
+
+
+def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
+    """Columns of FLOW rows without nesting: `orig_packets`, `resp_syn`, and addresses as text.
+
+    Args:
+        flows: FLOW[k].
+
+    Returns:
+        Name to column of length k, in the order of FLOW. Internal state (`bits`) is left out.
+    """
+    columns: dict[str, Any] = {}
+    for name in FLOW.names or ():
+        if name in ("orig", "resp"):
+            half = flows[name]
+            for part in HALF.names or ():
+                if part == "flags":
+                    for bit, flag in enumerate(FLAG_NAMES):
+                        columns[f"{name}_{flag}"] = half["flags"][:, bit]
+                elif part not in ("bits", "time_bits"):
+                    columns[f"{name}_{part}"] = half[part]
+        elif name.endswith("_addr"):
+            columns[name] = address_texts(flows[name], flows["ip_version"])
+        elif name == "end_cause":
+            columns[name] = [_CAUSE_TEXTS[cause] for cause in flows[name].tolist()]
+        elif name != "upper_originates":
+            columns[name] = flows[name]
+    return columns
+
+
+_CAUSE_TEXTS = {int(cause): cause.text for cause in EndCause}

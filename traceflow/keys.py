@@ -1,0 +1,140 @@
+"""Which live row holds this key: canonical order of the two ends, and the hash index over live rows.
+
+The key of a flow is protocol, IP version and two ends (address, port); flow-rules 1. The lower end stands first,
+unless the profile keeps the direction. The index is open addressing with linear probing; deletion moves
+later entries back, so that there are no tombstones to collect. The hash is seeded anew in every run, so that
+nobody can craft keys that collide; nothing that is visible depends on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from traceflow.compiled import U64, inline_kernel, kernel
+
+__all__ = ["EMPTY", "find_row", "forget_row", "hash_key", "index_row", "is_reversed", "reindex"]
+
+EMPTY = 0
+"""Value of a free slot; a taken one holds the row number plus one."""
+
+
+@inline_kernel
+def is_reversed(packet: Any) -> Any:
+    """Whether the source is the upper of the two ends. Equal ends count as not reversed."""
+    if packet["src_hi"] != packet["dst_hi"]:
+        return packet["src_hi"] > packet["dst_hi"]
+    if packet["src_lo"] != packet["dst_lo"]:
+        return packet["src_lo"] > packet["dst_lo"]
+    return packet["src_port"] > packet["dst_port"]
+
+
+@inline_kernel
+def _mix(value: Any, by: Any) -> Any:
+    """One round of a multiply-and-fold hash over 64 bits."""
+    product = (value ^ by) * U64(0x9E3779B97F4A7C15)
+    return product ^ (product >> U64(29))
+
+
+@inline_kernel
+def hash_key(packet: Any, upside: Any, seed: Any) -> Any:
+    """Hash of the key of a packet: uint64. The same for both directions when `upside` is `is_reversed`."""
+    ports = (U64(packet["src_port"]) << U64(16)) | U64(packet["dst_port"])
+    low_hi, low_lo, high_hi, high_lo = packet["src_hi"], packet["src_lo"], packet["dst_hi"], packet["dst_lo"]
+    if upside:
+        ports = (U64(packet["dst_port"]) << U64(16)) | U64(packet["src_port"])
+        low_hi, low_lo, high_hi, high_lo = high_hi, high_lo, low_hi, low_lo
+    rest = ports | (U64(packet["protocol"]) << U64(32)) | (U64(packet["ip_version"]) << U64(40))
+    value = _mix(U64(low_lo), U64(seed))
+    value = _mix(value, U64(high_lo))
+    value = _mix(value, U64(low_hi) + rest)
+    value = _mix(value, U64(high_hi))
+    return value ^ (value >> U64(32))
+
+
+@inline_kernel
+def _same_key(row: Any, packet: Any, upside: Any) -> Any:
+    if row["protocol"] != packet["protocol"] or row["ip_version"] != packet["ip_version"]:
+        return False
+    if upside:
+        return (
+            row["low_lo"] == packet["dst_lo"]
+            and row["high_lo"] == packet["src_lo"]
+            and row["low_port"] == packet["dst_port"]
+            and row["high_port"] == packet["src_port"]
+            and row["low_hi"] == packet["dst_hi"]
+            and row["high_hi"] == packet["src_hi"]
+        )
+    return (
+        row["low_lo"] == packet["src_lo"]
+        and row["high_lo"] == packet["dst_lo"]
+        and row["low_port"] == packet["src_port"]
+        and row["high_port"] == packet["dst_port"]
+        and row["low_hi"] == packet["src_hi"]
+        and row["high_hi"] == packet["dst_hi"]
+    )
+
+
+@inline_kernel
+def find_row(slots: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> Any:
+    """Row number plus one of the live flow with the key of a packet, or 0.
+
+    Args:
+        slots: uint32[2**k], the index; at least half of it is free.
+        live: LIVE[n].
+        packet: PACKET row.
+        upside: What `is_reversed` said of it (False where the key keeps its direction).
+        hashed: What `hash_key` said of it.
+    """
+    mask = U64(len(slots) - 1)
+    at = hashed & mask
+    while slots[at] != EMPTY:
+        row = live[U64(slots[at]) - U64(1)]
+        if row["hashed"] == hashed and _same_key(row, packet, upside):
+            return U64(slots[at])
+        at = (at + U64(1)) & mask
+    return U64(0)
+
+
+@inline_kernel
+def index_row(slots: Any, hashed: Any, row: Any) -> Any:
+    """Enter a row into the index, which must have a free slot."""
+    mask = U64(len(slots) - 1)
+    at = hashed & mask
+    while slots[at] != EMPTY:
+        at = (at + U64(1)) & mask
+    slots[at] = row + U64(1)
+
+
+@inline_kernel
+def forget_row(slots: Any, live: Any, row: Any) -> Any:
+    """Take a row out of the index and close the gap (Knuth, TAOCP 3, 6.4, algorithm R)."""
+    mask = U64(len(slots) - 1)
+    at = U64(live[row]["hashed"]) & mask
+    while U64(slots[at]) != row + U64(1):
+        at = (at + U64(1)) & mask
+    gap = at
+    while True:
+        at = (at + U64(1)) & mask
+        if slots[at] == EMPTY:
+            break
+        home = U64(live[U64(slots[at]) - U64(1)]["hashed"]) & mask
+        # The entry may move into the gap unless its home lies cyclically between the gap and itself.
+        if ((at - home) & mask) >= ((at - gap) & mask):
+            slots[gap] = slots[at]
+            gap = at
+    slots[gap] = EMPTY
+
+
+@kernel
+def reindex(slots: Any, live: Any, heap: Any, count: Any) -> Any:
+    """Fill an empty index with all live rows, which are those in the heap.
+
+    Args:
+        slots: uint32[2**k], zero.
+        live: LIVE[n].
+        heap: uint32[n], row numbers of the live flows in its first `count` entries.
+        count: Live flows.
+    """
+    for i in range(count):
+        row = U64(heap[U64(i)])
+        index_row(slots, U64(live[row]["hashed"]), row)

@@ -1,0 +1,135 @@
+"""Text of addresses, protocols, times and labels: what stands in tables and in file names.
+
+Labels follow PyPCAPKit's TraceFlow: `{src}_{srcport}-{dst}_{dstport}-{timestamp}`, with `.` for the `:` of IPv6;
+protocols other than TCP put their name first, and what has no ports leaves them out. A label made here holds only
+letters, digits, `.`, `_` and `-`, so it is a safe file name on every system.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.packets import FINER_THAN_MICROSECONDS
+
+__all__ = [
+    "Address",
+    "address",
+    "address_texts",
+    "direction_label",
+    "flow_label",
+    "label_text",
+    "protocol_name",
+    "time_text",
+]
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+PROTOCOLS_WITH_PORTS = frozenset({6, 17})
+
+_NAMES = {
+    0: "HOPOPT", 1: "ICMP", 2: "IGMP", 4: "IPv4", 6: "TCP", 8: "EGP", 9: "IGP", 17: "UDP", 33: "DCCP", 41: "IPv6",
+    43: "IPv6-Route", 44: "IPv6-Frag", 46: "RSVP", 47: "GRE", 50: "ESP", 51: "AH", 58: "ICMPv6", 59: "IPv6-NoNxt",
+    60: "IPv6-Opts", 88: "EIGRP", 89: "OSPF", 94: "IPIP", 97: "ETHERIP", 103: "PIM", 108: "IPComp", 112: "VRRP",
+    115: "L2TP", 124: "ISIS", 132: "SCTP", 135: "Mobility", 136: "UDPLite", 137: "MPLS-in-IP", 139: "HIP",
+    140: "Shim6",
+}  # fmt: skip
+"""Names of the IANA registry "Assigned Internet Protocol Numbers"."""
+
+_UNSAFE = re.compile(r"[^0-9A-Za-z.+_-]")
+
+
+def protocol_name(number: int) -> str:
+    """Name of an IP protocol, or `IP` and its number where it has no common one."""
+    return _NAMES.get(number, f"IP{number}")
+
+
+def address(halves: Any, ip_version: int) -> Address:
+    """Address from its two 64-bit halves.
+
+    Args:
+        halves: Upper and lower half.
+        ip_version: 4 or 6.
+    """
+    if ip_version == 4:
+        return ipaddress.IPv4Address(int(halves[1]) & 0xFFFFFFFF)
+    return ipaddress.IPv6Address((int(halves[0]) << 64) | int(halves[1]))
+
+
+def address_texts(halves: npt.NDArray[np.uint64], ip_versions: npt.NDArray[np.uint8]) -> list[str]:
+    """Addresses as text; each distinct one is written once.
+
+    Args:
+        halves: uint64[k, 2].
+        ip_versions: uint8[k].
+    """
+    seen: dict[tuple[int, int, int], str] = {}
+    texts = []
+    for high, low, version in zip(halves[:, 0].tolist(), halves[:, 1].tolist(), ip_versions.tolist(), strict=True):
+        text = seen.get((high, low, version))
+        if text is None:
+            text = seen[high, low, version] = str(address((high, low), version))
+        texts.append(text)
+    return texts
+
+
+def time_text(time_ns: int, time_bits: int = 0) -> str:
+    """Seconds since 1970, a dot, and 6 digits, or 9 where the clock was finer than microseconds.
+
+    Args:
+        time_ns: Nanoseconds since 1970.
+        time_bits: As in FRAME.
+    """
+    sign = "-" if time_ns < 0 else ""
+    seconds, rest = divmod(abs(int(time_ns)), 1_000_000_000)
+    if int(time_bits) & FINER_THAN_MICROSECONDS:
+        return f"{sign}{seconds}.{rest:09d}"
+    return f"{sign}{seconds}.{rest // 1000:06d}"
+
+
+def label_text(protocol: str, src: str, src_port: int | None, dst: str, dst_port: int | None, time: str) -> str:
+    """Put a label together; characters that do not belong into a file name become `_`.
+
+    Args:
+        protocol: Name of the protocol; `TCP` is left out.
+        src: Source address.
+        src_port: Source port, None where the protocol has none.
+        dst: Destination address.
+        dst_port: Destination port.
+        time: Time stamp of the first frame.
+    """
+    ends = [end.replace(":", ".") for end in (src, dst)]
+    if src_port is not None:
+        ends = [f"{ends[0]}_{src_port}", f"{ends[1]}_{dst_port}"]
+    name = "" if protocol == "TCP" else f"{protocol}_"
+    return _UNSAFE.sub("_", f"{name}{ends[0]}-{ends[1]}-{time}")
+
+
+def _ends_label(flow: np.void, side: str, half: np.void) -> str:
+    """Label with `side` as the source, and the opening time of `half`."""
+    far = "resp" if side == "orig" else "orig"
+    with_ports = int(flow["protocol"]) in PROTOCOLS_WITH_PORTS
+    return label_text(
+        protocol_name(int(flow["protocol"])),
+        str(address(flow[f"{side}_addr"], flow["ip_version"])),
+        int(flow[f"{side}_port"]) if with_ports else None,
+        str(address(flow[f"{far}_addr"], flow["ip_version"])),
+        int(flow[f"{far}_port"]) if with_ports else None,
+        time_text(half["opened_ns"], half["time_bits"]),
+    )
+
+
+def direction_label(flow: np.void, side: str) -> str:
+    """Label of one direction of a FLOW row: what `side` (`orig` or `resp`) sent, from its first frame on."""
+    return _ends_label(flow, side, flow[side])
+
+
+def flow_label(flow: np.void) -> str:
+    """Label of a FLOW row, from originator to responder, with the time of its first frame."""
+    orig, resp = flow["orig"], flow["resp"]
+    late = not orig["packets"] or (resp["packets"] and resp["opened_frame"] < orig["opened_frame"])
+    return _ends_label(flow, "orig", resp if late else orig)

@@ -1,0 +1,151 @@
+"""The whole program on one page: captures -> decode -> table -> whoever listens.
+
+A Run goes through its input once and hands out Steps; commands and sinks are loops over steps. `trace` is the loop that
+keeps everything: it makes a FlowSet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.decode import decode_batch
+from traceflow.errors import IncompleteWarning
+from traceflow.flows import FLOW, Account, FlowSet
+from traceflow.framelists import FrameMap
+from traceflow.options import Options, options_for
+from traceflow.packets import PACKET, Batch
+from traceflow.sources import Captures, open_source
+from traceflow.table import FROM_UPPER, MARK, FlowTable
+
+__all__ = ["FlowCollector", "Run", "Step", "trace"]
+
+
+@dataclasses.dataclass(slots=True)
+class Step:
+    """One batch on its way. The arrays are used again for the next step: copy what must outlive it.
+
+    Attributes:
+        batch: The frames; None in the last step, which only brings the flows that the end of the input ended.
+        packets: PACKET[m].
+        marks: MARK[m] of `table.py`.
+        ended: FLOW[k], the flows that ended up to and including this batch, in the order in which they ended.
+    """
+
+    batch: Batch | None
+    packets: npt.NDArray[np.void]
+    marks: npt.NDArray[np.void]
+    ended: npt.NDArray[np.void]
+
+
+class Run:
+    """One pass over some captures.
+
+    Args:
+        captures: The open captures.
+        options: The rules.
+
+    Attributes:
+        captures: As given.
+        table: The flow table.
+    """
+
+    def __init__(self, captures: Captures, options: Options) -> None:
+        self.captures = captures
+        self.table = FlowTable(options)
+        self._stopped = False
+        self._interrupted = False
+
+    def stop(self) -> None:
+        """Stop reading after the batch in hand; its flows are ended and handed out as at the end of input."""
+        self._stopped = True
+
+    def steps(self) -> Iterator[Step]:
+        """Go through the input once. The flows of all steps together are all flows, each once."""
+        rows = np.zeros(0, PACKET)
+        for batch in self.captures.batches():
+            if len(rows) < len(batch.frames):
+                rows = np.zeros(len(batch.frames), PACKET)
+            packets = decode_batch(batch.octets, batch.frames, rows)
+            marks = self.table.track(batch.frames, packets, batch.first_number)
+            yield Step(batch, packets, marks, self.table.drain())
+            if self._stopped:
+                self._interrupted = True
+                break
+        self.table.end()
+        yield Step(None, rows[:0], np.zeros(0, MARK), self.table.drain())
+
+    def account(self) -> Account:
+        """What became of every frame."""
+        account = self.table.account()
+        account.interrupted = self._interrupted
+        return account
+
+
+class FlowCollector:
+    """Keeps what a FlowSet needs from the steps of a run.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._ended: list[npt.NDArray[np.void]] = []
+        self._map = FrameMap()
+
+    def take(self, step: Step) -> None:
+        """Keep the flows and the frame numbers of a step."""
+        self._map.add(step.marks, FROM_UPPER)
+        if len(step.ended):
+            self._ended.append(step.ended)
+
+    def flows(self) -> FlowSet:
+        """All flows in opening order; after the last step."""
+        columns = np.concatenate(self._ended) if self._ended else np.zeros(0, FLOW)
+        self._ended = []
+        captures = self._run.captures
+        # Every number from 1 to the count stands there once, so the number is the place.
+        ordered = np.empty_like(columns)
+        ordered[columns["number"].astype(np.intp) - 1] = columns
+        return FlowSet(ordered, self._map, self._run.account(), captures.errors, captures.interfaces)
+
+
+def trace(
+    *sources: str | os.PathLike[str] | BinaryIO, profile: str = "default", limit: int | None = None, **options: Any
+) -> FlowSet:
+    """Trace every flow of some captures.
+
+    Args:
+        sources: Paths, `-` for standard input, or open binary files; read one after the other, and flows go on
+            across them.
+        profile: Name of a profile, see `options.PROFILES`.
+        limit: Stop after that many frames.
+        options: Single rules to change, the attributes of `options.Options`.
+
+    Returns:
+        The flows. Where a capture is cut or broken, those of its good frames; `errors` then says what is missing, and
+        an IncompleteWarning is issued.
+
+    Raises:
+        UsageError: An unknown profile or option.
+        TraceflowError: Not one of the sources could be read.
+    """
+    rules = options_for(profile, **options)
+    with open_source(*sources, limit=limit) as captures:
+        run = Run(captures, rules)
+        collector = FlowCollector(run)
+        for step in run.steps():
+            collector.take(step)
+        flows = collector.flows()
+    if flows.errors:
+        if not captures.opened:
+            raise flows.errors[0]
+        warnings.warn("; ".join(str(error) for error in flows.errors), IncompleteWarning, stacklevel=2)
+    return flows

@@ -1,0 +1,460 @@
+"""PACKET rows to flow numbers: the one flow table, which decides what a flow is and nothing else.
+
+It holds all state of live flows, and knows no files, no clock and no bytes. Its clock is the running maximum of the
+time stamps it was shown (flow-rules 12-14); before a packet is handled, every flow that is due by then has
+ended, so batches cannot matter. Flows that end are handed out in the order in which they ended.
+
+Reading order: `track` is the life of one packet; the pieces above it are what can happen to a row.
+A live flow is a row of LIVE; rows of ended flows are used again, so memory follows the number of live flows.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
+from traceflow.flows import FLOW, HALF, Account, EndCause, assemble_flows
+from traceflow.keys import find_row, forget_row, hash_key, index_row, is_reversed, reindex
+from traceflow.options import Options
+from traceflow.packets import NO_TIME, Verdict
+from traceflow.tcp import FIN, note_segment, opens_new_flow, sender_originates, turns_direction
+from traceflow.timeouts import NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
+
+__all__ = ["FROM_RESPONDER", "FROM_UPPER", "LIVE", "MARK", "FlowTable"]
+
+LIVE = np.dtype(
+    [
+        ("hashed", "u8"),
+        ("low_hi", "u8"),  # the lower end of the key, or the source where the key keeps its direction
+        ("low_lo", "u8"),
+        ("high_hi", "u8"),
+        ("high_lo", "u8"),
+        ("low_port", "u2"),
+        ("high_port", "u2"),
+        ("protocol", "u1"),
+        ("ip_version", "u1"),
+        ("upper_originates", "u1"),  # 1: the originator is the upper end
+        ("turned", "u1"),  # 1: the originator was found to be the other end only later
+        ("due_ns", "i8"),  # the flow ends when the clock reaches this
+        ("wake_ns", "i8"),  # its place in the heap: see timeouts.py
+        ("number", "u8"),  # from 1, in opening order
+        ("heap_at", "u4"),  # its place in the heap; in a free row: the next free row plus one
+        ("closed_by", "u1"),  # 0, or the EndCause FIN or RST once the flow is closing
+        ("cause", "u1"),  # the EndCause, set when it ends
+        ("low", HALF),  # what the lower end sent
+        ("high", HALF),
+    ],
+    align=True,
+)
+"""A live flow."""
+
+MARK = np.dtype([("flow", "u8"), ("direction", "u1")], align=True)
+"""What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER."""
+FROM_RESPONDER = 1
+"""Bit of MARK `direction`: sent by the responder, as far as was known when the frame came."""
+FROM_UPPER = 2
+"""Bit of MARK `direction`: sent by the upper end of the key, which no later frame changes."""
+
+STATE = np.dtype(
+    [
+        ("clock_ns", "i8"),  # running maximum of the time stamps
+        ("seed", "u8"),
+        ("opened", "u8"),  # flows opened so far: the number of the latest
+        ("live", "u8"),  # live flows
+        ("free", "u8"),  # first free row plus one; 0: none
+        ("ended", "u8"),  # rows waiting in `gone`
+        ("clocked", "u8"),  # number of the last frame whose time is in the clock
+        ("out_of_order", "u8"),  # frames with a time before the clock
+        ("forward_jumps", "u8"),  # steps of the clock above an hour
+        ("idle_tcp_ns", "i8"),  # the rules, see Options
+        ("idle_other_ns", "i8"),
+        ("linger_ns", "i8"),
+        ("max_flows", "u8"),
+        ("directed", "u1"),
+        ("tcp_only", "u1"),
+        ("syn_opens", "u1"),
+        ("tcp_end", "u1"),
+        ("verdicts", "u8", (len(Verdict),)),  # frames by Verdict
+    ],
+    align=True,
+)
+"""The table apart from its rows: one record."""
+
+_TCP_END = {"never": 0, "both": 1, "fin": 2}
+_TCP_END_BOTH, _TCP_END_FIN = 1, 2
+_TCP = 6
+_HOUR_NS = 3_600_000_000_000  # flow-rules 13
+_FLOW, _NOT_TCP = int(Verdict.FLOW), int(Verdict.NOT_TCP)
+_IDLE, _END_OF_INPUT, _EVICTED = int(EndCause.IDLE), int(EndCause.END_OF_INPUT), int(EndCause.EVICTED)
+_FIN, _RST, _NEW_SYN = int(EndCause.FIN), int(EndCause.RST), int(EndCause.NEW_SYN)
+
+# Besides the flows that are due, a frame can end one by its SYN, one for lack of room, and its own.
+_ENDED_BY_ONE_FRAME = 3
+_GONE_ROWS = 1024
+_FIRST_ROWS = 1024
+_NO_FLOWS = np.zeros(0, FLOW)
+
+
+@outline_kernel
+def _end_row(state: Any, live: Any, slots: Any, heap: Any, gone: Any, row: Any, cause: Any) -> Any:
+    """End the flow of a row: hand it out and free the row. What closed a flow outranks what ends it now."""
+    flow = live[row]
+    flow["cause"] = flow["closed_by"] if flow["closed_by"] else cause
+    gone[U64(state["ended"])] = flow
+    state["ended"] = U64(state["ended"]) + U64(1)
+    forget_row(slots, live, row)
+    drop_row(heap, live, row, U64(state["live"]))
+    state["live"] = U64(state["live"]) - U64(1)
+    flow["heap_at"] = state["free"]
+    state["free"] = row + U64(1)
+
+
+@outline_kernel
+def _end_due(state: Any, live: Any, slots: Any, heap: Any, gone: Any, now_ns: Any, most: Any, cause: Any) -> Any:
+    """End the flows that are due at `now_ns`, earliest first, at most `most` of them.
+
+    Returns:
+        False where no room is left in `gone` and more may be due.
+    """
+    while U64(state["live"]) != U64(0) and most != U64(0):
+        row = U64(heap[U64(0)])
+        if live[row]["wake_ns"] > now_ns:
+            break
+        if live[row]["due_ns"] != live[row]["wake_ns"]:
+            wake_first_again(heap, live, U64(state["live"]))
+            continue
+        if U64(state["ended"]) == U64(len(gone)):
+            return False
+        _end_row(state, live, slots, heap, gone, row, cause)
+        most -= U64(1)
+    return True
+
+
+@outline_kernel
+def _open_row(state: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> Any:
+    """Take a free row for a new flow and write its key. Returns the row; the caller indexes and times it."""
+    row = U64(state["free"]) - U64(1)
+    flow = live[row]
+    state["free"] = flow["heap_at"]
+    state["opened"] = U64(state["opened"]) + U64(1)
+    flow["number"] = state["opened"]
+    flow["hashed"] = hashed
+    flow["protocol"] = packet["protocol"]
+    flow["ip_version"] = packet["ip_version"]
+    flow["turned"] = 0
+    flow["closed_by"] = 0
+    if upside:
+        flow["low_hi"], flow["low_lo"], flow["low_port"] = packet["dst_hi"], packet["dst_lo"], packet["dst_port"]
+        flow["high_hi"], flow["high_lo"], flow["high_port"] = packet["src_hi"], packet["src_lo"], packet["src_port"]
+    else:
+        flow["low_hi"], flow["low_lo"], flow["low_port"] = packet["src_hi"], packet["src_lo"], packet["src_port"]
+        flow["high_hi"], flow["high_lo"], flow["high_port"] = packet["dst_hi"], packet["dst_lo"], packet["dst_port"]
+    originates = True
+    if packet["protocol"] == _TCP and not state["directed"]:
+        originates = sender_originates(packet)
+    flow["upper_originates"] = 1 if upside == originates else 0
+    _clear_half(flow["low"])
+    _clear_half(flow["high"])
+    return row
+
+
+@outline_kernel
+def _clear_half(half: Any) -> Any:
+    half["packets"] = 0
+    half["wire_octets"] = 0
+    half["ip_octets"] = 0
+    half["payload_octets"] = 0
+    half["first_ns"] = 0
+    half["last_ns"] = 0
+    half["opened_ns"] = 0
+    half["opened_frame"] = 0
+    counters = half["flags"]
+    for bit in range(8):
+        counters[U64(bit)] = 0
+    half["base_seq"] = 0
+    half["bits"] = 0
+    half["time_bits"] = 0
+
+
+@inline_kernel
+def _count_packet(half: Any, frame: Any, packet: Any, number: Any) -> Any:
+    """Count a frame for its sender."""
+    time_ns = frame["time_ns"]
+    if half["packets"] == U64(0):
+        half["first_ns"] = time_ns
+        half["last_ns"] = time_ns
+        half["opened_ns"] = time_ns
+        half["opened_frame"] = number
+        half["time_bits"] = frame["time_bits"]
+    elif time_ns > half["last_ns"]:
+        half["last_ns"] = time_ns
+    elif time_ns < half["first_ns"]:
+        half["first_ns"] = time_ns
+    half["packets"] += U64(1)
+    half["wire_octets"] += U64(frame["wire"])
+    half["ip_octets"] += U64(packet["ip_octets"])
+    half["payload_octets"] += U64(packet["payload_octets"])
+
+
+@inline_kernel
+def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside: Any) -> Any:
+    """Let a TCP segment change its flow. Returns True where the flow ends right after it."""
+    if not state["directed"]:
+        from_originator = upside == (flow["upper_originates"] != 0)
+        if turns_direction(packet, half, other, from_originator):
+            flow["upper_originates"] = 1 if flow["upper_originates"] == 0 else 0
+            flow["turned"] = 1
+    both, reset = note_segment(packet, half, other)
+    if state["tcp_end"] == _TCP_END_BOTH and flow["closed_by"] == 0:
+        if reset:
+            flow["closed_by"] = _RST
+        elif both:
+            flow["closed_by"] = _FIN
+    if state["tcp_end"] == _TCP_END_FIN and U64(packet["flags"]) & U64(FIN):
+        flow["closed_by"] = _FIN
+        return True
+    return False
+
+
+@inline_kernel
+def _due_ns(state: Any, flow: Any) -> Any:
+    """When a flow is due if no further frame comes: clock + the timeout that holds for it now."""
+    timeout_ns = state["idle_other_ns"]
+    if flow["protocol"] == _TCP:
+        timeout_ns = state["idle_tcp_ns"]
+        if flow["closed_by"] != 0 and state["tcp_end"] == _TCP_END_BOTH:
+            timeout_ns = state["linger_ns"]
+    if timeout_ns == NEVER_NS:
+        return timeout_ns
+    return state["clock_ns"] + timeout_ns
+
+
+@inline_kernel
+def _set_clock(state: Any, frame: Any, number: Any) -> Any:
+    """Move the clock to the time of a frame; once for each frame, however often it is asked."""
+    if U64(state["clocked"]) == number or U64(frame["time_bits"]) & U64(NO_TIME):
+        return
+    time_ns = frame["time_ns"]
+    if U64(state["clocked"]) == U64(0):
+        state["clock_ns"] = time_ns
+    elif time_ns < state["clock_ns"]:
+        state["out_of_order"] += U64(1)
+    else:
+        if time_ns - state["clock_ns"] > _HOUR_NS:
+            state["forward_jumps"] += U64(1)
+        state["clock_ns"] = time_ns
+    state["clocked"] = number
+
+
+@kernel
+def track(
+    state: Any, live: Any, slots: Any, heap: Any, gone: Any, frames: Any, packets: Any, marks: Any, at: Any, first: Any
+) -> Any:
+    """Give each packet its flow.
+
+    Args:
+        state: STATE[1].
+        live: LIVE[n].
+        slots: uint32[2**k >= 2 * n], the index of keys.py.
+        heap: uint32[n], the heap of timeouts.py.
+        gone: LIVE[j], receives the flows that end.
+        frames: FRAME[m].
+        packets: PACKET[m]; a Verdict may be set.
+        marks: MARK[m], filled.
+        at: First frame to handle.
+        first: Number of frames[0], counted from 1 over all captures.
+
+    Returns:
+        The index of the first frame that was not handled: m, or less where `gone` is full or no row is free;
+        the caller makes room and calls again with it.
+    """
+    table = state[U64(0)]
+    verdicts = table["verdicts"]
+    for i in range(at, len(packets)):
+        if table["free"] == U64(0) and table["live"] < table["max_flows"]:
+            return i
+        frame = frames[U64(i)]
+        packet = packets[U64(i)]
+        mark = marks[U64(i)]
+        number = U64(first + i)
+        _set_clock(table, frame, number)
+        most = U64(table["live"])
+        if not _end_due(table, live, slots, heap, gone, table["clock_ns"], most, _IDLE):
+            return i
+        if U64(table["ended"]) + U64(_ENDED_BY_ONE_FRAME) > U64(len(gone)):
+            return i
+        if table["tcp_only"] and packet["verdict"] == _FLOW and packet["protocol"] != _TCP:
+            packet["verdict"] = _NOT_TCP
+        verdicts[U64(packet["verdict"])] += U64(1)
+        mark["flow"] = 0
+        mark["direction"] = 0
+        if packet["verdict"] != _FLOW:
+            continue
+        tcp = packet["protocol"] == _TCP
+        upside = False if table["directed"] else is_reversed(packet)
+        hashed = hash_key(packet, upside, table["seed"])
+        found = find_row(slots, live, packet, upside, hashed)
+        if found != U64(0) and tcp and table["syn_opens"]:
+            flow = live[found - U64(1)]
+            sender = flow["high"] if upside else flow["low"]
+            if opens_new_flow(packet, sender, flow["closed_by"] != 0):
+                _end_row(table, live, slots, heap, gone, found - U64(1), _NEW_SYN)
+                found = U64(0)
+        row = found - U64(1)
+        if found == U64(0):
+            if table["live"] >= table["max_flows"]:
+                _end_due(table, live, slots, heap, gone, NEVER_NS, U64(1), _EVICTED)
+            row = _open_row(table, live, packet, upside, hashed)
+        flow = live[row]
+        half = flow["high"] if upside else flow["low"]
+        other = flow["low"] if upside else flow["high"]
+        _count_packet(half, frame, packet, number)
+        ends = _note_tcp(table, flow, packet, half, other, upside) if tcp else False
+        mark["flow"] = flow["number"]
+        from_upper = U64(FROM_UPPER) if upside else U64(0)
+        from_responder = U64(FROM_RESPONDER) if upside != (flow["upper_originates"] != 0) else U64(0)
+        mark["direction"] = from_upper | from_responder
+        flow["due_ns"] = _due_ns(table, flow)
+        if found == U64(0):
+            index_row(slots, hashed, row)
+            push_row(heap, live, row, U64(table["live"]))
+            table["live"] = U64(table["live"]) + U64(1)
+        elif flow["due_ns"] < flow["wake_ns"]:
+            wake_earlier(heap, live, row)
+        if ends:
+            _end_row(table, live, slots, heap, gone, row, _FIN)
+    return len(packets)
+
+
+@kernel
+def end_all(state: Any, live: Any, slots: Any, heap: Any, gone: Any, now_ns: Any, cause: Any) -> Any:
+    """End the flows that are due at `now_ns` (NEVER_NS: all), in the order in which they are due.
+
+    Returns:
+        False where `gone` is full; the caller drains it and calls again.
+    """
+    table = state[U64(0)]
+    return _end_due(table, live, slots, heap, gone, now_ns, U64(table["live"]), cause)
+
+
+class FlowTable:
+    """The flow table. Feed it with `track`, take what ended with `drain`, close it with `end`.
+
+    Args:
+        options: The rules.
+        seed: Seed of the hash; None takes a fresh one. No result depends on it.
+    """
+
+    def __init__(self, options: Options, seed: int | None = None) -> None:
+        self.options = options
+        self._state = np.zeros(1, STATE)
+        state = self._state[0]
+        state["seed"] = secrets.randbits(64) if seed is None else seed
+        for name, value in (
+            ("idle_tcp_ns", options.idle_timeout_tcp_ns),
+            ("idle_other_ns", options.idle_timeout_other_ns),
+            ("linger_ns", options.linger_ns),
+        ):
+            state[name] = NEVER_NS if value is None else value
+        state["max_flows"] = options.max_flows
+        state["directed"] = options.directed
+        state["tcp_only"] = options.tcp_only
+        state["syn_opens"] = options.syn_opens
+        state["tcp_end"] = _TCP_END[options.tcp_end]
+        self._gone = np.zeros(_GONE_ROWS, LIVE)
+        self._marks = np.zeros(0, MARK)
+        self._ended: list[npt.NDArray[np.void]] = []
+        self._causes = np.zeros(max(EndCause) + 1, np.int64)
+        self._frames = 0
+        self._live = np.zeros(0, LIVE)
+        self._heap = np.zeros(0, np.uint32)
+        self._slots = np.zeros(2, np.uint32)
+        self._grow()
+
+    def _grow(self) -> None:
+        """Double the rows (up to `max_flows`), chain the new ones as free, and index anew."""
+        old = len(self._live)
+        rows = min(max(_FIRST_ROWS, 2 * old), max(self.options.max_flows, 1))
+        state = self._state[0]
+        live = np.zeros(rows, LIVE)
+        live[:old] = self._live
+        chain = np.arange(old + 2, rows + 2, dtype=np.uint32)
+        chain[-1] = state["free"]
+        live["heap_at"][old:] = chain
+        state["free"] = old + 1
+        heap = np.zeros(rows, np.uint32)
+        heap[:old] = self._heap
+        self._live, self._heap = live, heap
+        self._slots = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)
+        reindex(self._slots, self._live, self._heap, int(state["live"]))
+
+    def track(
+        self, frames: npt.NDArray[np.void], packets: npt.NDArray[np.void], first_number: int
+    ) -> npt.NDArray[np.void]:
+        """Give each packet its flow.
+
+        Args:
+            frames: FRAME[m], consecutive.
+            packets: PACKET[m] of the same frames; a profile may set a Verdict.
+            first_number: Number of the first frame, counted from 1 over all captures.
+
+        Returns:
+            MARK[m], valid until the next call.
+        """
+        if len(self._marks) < len(packets):
+            self._marks = np.zeros(len(packets), MARK)
+        marks = self._marks[: len(packets)]
+        state, at = self._state, 0
+        while True:
+            at = track(state, self._live, self._slots, self._heap, self._gone, frames, packets, marks, at, first_number)
+            if at == len(packets):
+                break
+            self._take_gone()
+            if not state[0]["free"] and len(self._live) < self.options.max_flows:
+                self._grow()
+        self._frames += len(packets)
+        return marks
+
+    def _take_gone(self) -> None:
+        """Move what ended out of the buffer of the kernels."""
+        ended = int(self._state[0]["ended"])
+        if ended:
+            flows = assemble_flows(self._gone[:ended])
+            self._causes += np.bincount(flows["end_cause"], minlength=len(self._causes))
+            self._ended.append(flows)
+            self._state[0]["ended"] = 0
+
+    def drain(self) -> npt.NDArray[np.void]:
+        """Take the flows that have ended since the last call: FLOW[k] in the order in which they ended."""
+        self._take_gone()
+        ended, self._ended = self._ended, []
+        return np.concatenate(ended) if ended else _NO_FLOWS
+
+    def end(self, cause: EndCause = EndCause.END_OF_INPUT) -> None:
+        """End all live flows, the one nearest to its timeout first."""
+        while not end_all(self._state, self._live, self._slots, self._heap, self._gone, NEVER_NS, int(cause)):
+            self._take_gone()
+
+    @property
+    def live(self) -> int:
+        """Live flows."""
+        return int(self._state[0]["live"])
+
+    def account(self) -> Account:
+        """What became of every frame so far; flows are counted once they have ended and been taken over."""
+        self._take_gone()
+        state = self._state[0]
+        verdicts = {verdict: int(state["verdicts"][verdict]) for verdict in Verdict}
+        return Account(
+            frames=self._frames,
+            in_flows=verdicts.pop(Verdict.FLOW),
+            verdicts=verdicts,
+            flows=int(self._causes.sum()),
+            causes={cause: int(self._causes[cause]) for cause in EndCause},
+            frames_out_of_order=int(state["out_of_order"]),
+            forward_jumps=int(state["forward_jumps"]),
+        )
