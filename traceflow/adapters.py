@@ -1,0 +1,266 @@
+"""Packets for `TraceFlow.dump`: what the engine takes, and how packets of dpkt, scapy or plain octets become it.
+
+Each adapter hands the octets of the frame to the one decoder, so that a packet means the same whatever made it. No
+packet library is imported here: the objects bring their own.
+"""
+
+from __future__ import annotations
+
+import decimal
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from traceflow.decode import decode_batch
+from traceflow.errors import UsageError
+from traceflow.labels import address, time_text
+from traceflow.packets import (
+    ACK_KNOWN,
+    FINER_THAN_MICROSECONDS,
+    FRAME,
+    PACKET,
+    SEQ_KNOWN,
+    TIME_MAX_NS,
+    Interface,
+    Verdict,
+)
+from traceflow.sinks.records import frame_record
+from traceflow.tcp import ACK, FIN, RST, SYN
+
+__all__ = ["TracedPacket", "from_dpkt", "from_octets", "from_scapy", "packet_of", "timestamp_ns"]
+
+_TCP = 6
+
+
+@dataclass(slots=True)
+class TracedPacket:
+    """One packet for the engine, with the field names of PyPCAPKit's TraceFlow.
+
+    Attributes:
+        protocol: Link type: its LINKTYPE_ number.
+        index: Frame number, from 1.
+        frame: The mapping that is written to the flow's file.
+        syn: The SYN flag.
+        fin: The FIN flag.
+        src: Source address.
+        dst: Destination address.
+        srcport: Source port.
+        dstport: Destination port.
+        timestamp: Seconds since 1970; text keeps all its digits.
+        rst: The RST flag.
+        seq: TCP sequence number, None where unknown.
+        ack: TCP acknowledgment number; not None means that the ACK flag is set.
+        octets: The frame as captured, for pcap output.
+        wire: Octets of the frame on the wire; 0 stands for those of `octets`.
+        transport: IANA protocol number; TCP unless said otherwise.
+        payload_octets: Octets behind the TCP or UDP header.
+        time_ns: Nanoseconds since 1970 where known better than from `timestamp`.
+    """
+
+    protocol: int
+    index: int
+    frame: Mapping[str, Any]
+    syn: bool
+    fin: bool
+    src: ipaddress.IPv4Address | ipaddress.IPv6Address
+    dst: ipaddress.IPv4Address | ipaddress.IPv6Address
+    srcport: int
+    dstport: int
+    timestamp: Any
+    rst: bool = False
+    seq: int | None = None
+    ack: int | None = None
+    octets: bytes | None = None
+    wire: int = 0
+    transport: int = _TCP
+    payload_octets: int = 0
+    time_ns: int | None = field(default=None)
+
+
+_REQUIRED = ("index", "frame", "syn", "fin", "src", "dst", "srcport", "dstport", "timestamp")
+_OPTIONAL = {"protocol": 1, "rst": False, "seq": None, "ack": None, "octets": None, "wire": 0, "transport": _TCP}
+
+
+def packet_of(packet: Any) -> TracedPacket:
+    """Take a mapping or an object with the engine's fields.
+
+    Args:
+        packet: `protocol`, `index`, `frame`, `syn`, `fin`, `src`, `dst`, `srcport`, `dstport`, `timestamp`, as keys or
+            attributes; optional `rst`, `seq`, `ack`, `header`, `payload`, `octets`, `wire`, `transport`.
+
+    Raises:
+        UsageError: A field is missing or cannot be what it should be.
+    """
+    if isinstance(packet, TracedPacket):
+        return packet
+    if isinstance(packet, Mapping):
+        found = {name: packet[name] for name in (*_REQUIRED, *_OPTIONAL, "payload") if name in packet}
+    else:
+        found = {name: getattr(packet, name) for name in (*_REQUIRED, *_OPTIONAL, "payload") if hasattr(packet, name)}
+    missing = [name for name in _REQUIRED if name not in found]
+    if missing:
+        raise UsageError(
+            f"a packet needs {', '.join(_REQUIRED)}; this {type(packet).__name__} lacks {', '.join(missing)}"
+        )
+    payload = found.pop("payload", None)
+    values = {**_OPTIONAL, **found}
+    try:
+        return TracedPacket(
+            **{
+                **values,
+                "protocol": int(values["protocol"]),
+                "index": int(values["index"]),
+                "src": ipaddress.ip_address(values["src"]),
+                "dst": ipaddress.ip_address(values["dst"]),
+                "srcport": _in_range("srcport", values["srcport"], 0xFFFF),
+                "dstport": _in_range("dstport", values["dstport"], 0xFFFF),
+                "seq": None if values["seq"] is None else _in_range("seq", values["seq"], 0xFFFFFFFF),
+                "ack": None if values["ack"] is None else _in_range("ack", values["ack"], 0xFFFFFFFF),
+                "transport": _in_range("transport", values["transport"], 0xFF),
+                "payload_octets": 0 if payload is None else len(payload),
+            }
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"packet {values['index']!r} cannot be traced: {error}") from error
+
+
+def _in_range(name: str, value: Any, most: int) -> int:
+    number = int(value)
+    if not 0 <= number <= most:
+        raise ValueError(f"{name} is {number}; it must be between 0 and {most}")
+    return number
+
+
+def timestamp_ns(timestamp: Any) -> int:
+    """Nanoseconds since 1970 from seconds: a number, a Decimal or text.
+
+    A float is taken as it prints, so that 1258594163.408285 means exactly that.
+
+    Raises:
+        UsageError: Not a finite number.
+    """
+    if isinstance(timestamp, int):
+        return max(-TIME_MAX_NS, min(TIME_MAX_NS, timestamp * 1_000_000_000))
+    try:
+        exact = decimal.Decimal(str(timestamp)).scaleb(9)
+        time_ns = int(exact.to_integral_value(rounding=decimal.ROUND_FLOOR))
+    except (decimal.InvalidOperation, ValueError, OverflowError):
+        raise UsageError(f"timestamp {timestamp!r} is not a finite number of seconds") from None
+    return max(-TIME_MAX_NS, min(TIME_MAX_NS, time_ns))
+
+
+def from_octets(
+    octets: bytes, *, timestamp: Any, index: int, link: int = 1, wire: int = 0, nanosecond: bool = False
+) -> TracedPacket | None:
+    """Make a packet for the engine from the octets of a frame.
+
+    Args:
+        octets: What was captured.
+        timestamp: Seconds since 1970 (number or text).
+        index: Frame number, from 1.
+        link: Link type: LINKTYPE_ number.
+        wire: Octets on the wire; 0 stands for those captured.
+        nanosecond: Whether the clock of the capture has nanoseconds, for the digits in records.
+
+    Returns:
+        The packet, or None where the frame belongs to no flow (see Verdict).
+    """
+    frames, packets = np.zeros(1, FRAME), np.zeros(1, PACKET)
+    frame = frames[0]
+    time_ns = timestamp_ns(timestamp)
+    frame["time_ns"], frame["captured"], frame["link"] = time_ns, len(octets), link
+    frame["wire"] = wire or len(octets)
+    frame["time_bits"] = FINER_THAN_MICROSECONDS if nanosecond else 0
+    packet = decode_batch(np.frombuffer(octets or b"\0", np.uint8), frames, packets)[0]
+    if packet["verdict"] != Verdict.FLOW:
+        return None
+    interface = Interface("-", 0, link, 0, 10**9 if nanosecond else 10**6, "little")
+    flags, bits, version = int(packet["flags"]), int(packet["bits"]), int(packet["ip_version"])
+    return TracedPacket(
+        protocol=link,
+        index=index,
+        frame=frame_record(index, octets, frame, packet, interface),
+        syn=bool(flags & SYN),
+        fin=bool(flags & FIN),
+        src=address((packet["src_hi"], packet["src_lo"]), version),
+        dst=address((packet["dst_hi"], packet["dst_lo"]), version),
+        srcport=int(packet["src_port"]),
+        dstport=int(packet["dst_port"]),
+        timestamp=time_text(time_ns, frame["time_bits"]) if isinstance(timestamp, str) else timestamp,
+        rst=bool(flags & RST),
+        seq=int(packet["seq"]) if bits & SEQ_KNOWN else None,
+        ack=int(packet["ack"]) if flags & ACK and bits & ACK_KNOWN else None,
+        octets=octets,
+        wire=wire or len(octets),
+        transport=int(packet["protocol"]),
+        payload_octets=int(packet["payload_octets"]),
+        time_ns=time_ns,
+    )
+
+
+_DPKT_LINKS = {"Ethernet": 1, "SLL": 113, "SLL2": 276, "Loopback": 0, "IP": 101, "IP6": 101}
+_SCAPY_LINKS = {
+    "Ether": 1,
+    "Dot3": 1,
+    "CookedLinux": 113,
+    "CookedLinuxV2": 276,
+    "Loopback": 0,
+    "IP": 101,
+    "IPv6": 101,
+}
+
+
+def _link_of(packet: Any, links: Mapping[str, int], link: int | None) -> int:
+    """Link type of a packet object by the name of its class or of a base class of it."""
+    if link is not None:
+        return link
+    for kind in type(packet).__mro__:
+        if kind.__name__ in links:
+            return links[kind.__name__]
+    raise UsageError(f"the link type of a {type(packet).__name__} is not known; say link=, its LINKTYPE_ number")
+
+
+def from_dpkt(packet: Any, *, timestamp: Any, index: int, link: int | None = None) -> TracedPacket | None:
+    """Make a packet for the engine from a dpkt packet.
+
+    Args:
+        packet: `dpkt.ethernet.Ethernet`, `dpkt.ip.IP`, `dpkt.ip6.IP6`, `dpkt.sll.SLL`, ... or the octets of a frame.
+        timestamp: Seconds since 1970, as `dpkt.pcap.Reader` gives them.
+        index: Frame number, from 1.
+        link: Link type where the class does not tell it (octets: 1, Ethernet, unless said).
+
+    Returns:
+        The packet, or None where the frame belongs to no flow.
+
+    Raises:
+        UsageError: The link type is not known.
+    """
+    if isinstance(packet, (bytes, bytearray, memoryview)):
+        link = 1 if link is None else link
+    else:
+        link = _link_of(packet, _DPKT_LINKS, link)
+    return from_octets(bytes(packet), timestamp=timestamp, index=index, link=link)
+
+
+def from_scapy(packet: Any, *, index: int, timestamp: Any = None, link: int | None = None) -> TracedPacket | None:
+    """Make a packet for the engine from a scapy packet.
+
+    Args:
+        packet: `Ether`, `IP`, `IPv6`, `CookedLinux`, ... as sniffed, read or built.
+        index: Frame number, from 1.
+        timestamp: Seconds since 1970; None takes `packet.time`.
+        link: Link type where the class does not tell it.
+
+    Returns:
+        The packet, or None where the frame belongs to no flow.
+
+    Raises:
+        UsageError: The link type is not known.
+    """
+    captured = bytes(getattr(packet, "original", b"") or bytes(packet))
+    wire = getattr(packet, "wirelen", None) or len(captured)
+    when = packet.time if timestamp is None else timestamp
+    return from_octets(captured, timestamp=when, index=index, link=_link_of(packet, _SCAPY_LINKS, link), wire=wire)

@@ -1,0 +1,324 @@
+"""One file a flow (or a direction of it) for a capture that can be read again: trace first, write after.
+
+While the capture is traced, only FRAME rows are kept, in an anonymous temporary file in the output folder. Then the
+files are written one after the other, whole, from the octets read again: never more than a few are open, and memory
+holds one group of frames. `index.json` comes last and lists every file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.decode import LINKS, decode_batch
+from traceflow.errors import CannotWriteError, UsageError, suggest
+from traceflow.flows import Flow, FlowSet
+from traceflow.labels import PROTOCOLS_WITH_PORTS, direction_label, protocol_name, time_text
+from traceflow.packets import FINER_THAN_MICROSECONDS, FRAME, PACKET
+from traceflow.pipeline import Step
+from traceflow.sinks import dictdump
+from traceflow.sinks.folder import INDEX_NAME, UniqueNames, make_folder, refuse_earlier_run, write_whole
+from traceflow.sinks.pcapfile import pcap_header, pcap_records
+from traceflow.sinks.records import frame_record
+from traceflow.sources import Captures
+
+__all__ = ["DEFAULT_BY", "FORMATS", "FlowFiles"]
+
+_PCAP_NAMES = ("pcap", "cap")
+FORMATS = (*dictdump.FORMATS, *_PCAP_NAMES)
+"""Names of the formats."""
+
+DEFAULT_BY = {name: "flow" if name in _PCAP_NAMES else "direction" for name in FORMATS}
+"""What gets a file of its own unless said otherwise."""
+
+_GROUP_FRAMES = 4096
+_GROUP_OCTETS = 32 << 20  # captured octets in memory at once, as long as one frame has not more
+
+
+@dataclasses.dataclass(slots=True)
+class _Output:
+    """A file to write: its name, its flow, and its frames in ascending order."""
+
+    name: str
+    label: str
+    flow: Flow
+    side: str | None  # orig, resp, or None for both
+    numbers: npt.NDArray[Any]
+    link: int
+
+
+class FlowFiles:
+    """The per-flow files of one run.
+
+    Args:
+        folder: Output folder; made where it does not exist.
+        format: A name in FORMATS.
+        by: `direction` - a file for each direction of a flow; `flow` - both in one; None: DEFAULT_BY of the format.
+        overwrite: Replace files of an earlier run.
+
+    Raises:
+        UsageError: An unknown format, or `by`.
+        FileExists: The folder is a file, or holds files of an earlier run.
+        CannotWriteError: The folder cannot be made or written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        format: str = "json",  # noqa: A002 - the name of the option
+        by: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        if format not in FORMATS:
+            raise UsageError(suggest("format", format, FORMATS))
+        self._by = DEFAULT_BY[format] if by is None else by
+        if self._by not in ("direction", "flow"):
+            raise UsageError(suggest("--by", self._by, ("direction", "flow")))
+        self._folder, self._format, self._overwrite = Path(folder), format, overwrite
+        self._pcap = format in _PCAP_NAMES
+        self._extension = ".pcap" if self._pcap else dictdump.FORMATS[format][1]
+        make_folder(self._folder)
+        if not overwrite:
+            refuse_earlier_run(self._folder, self._extension)
+        try:
+            self._rows: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise CannotWriteError(f"{self._folder}: cannot write there: {error.strerror or error}") from error
+        self._frames: npt.NDArray[np.void] = np.zeros(0, FRAME)
+        self._kept = 0
+
+    def take(self, step: Step) -> None:
+        """Keep where the frames of a step stand.
+
+        Raises:
+            CannotWriteError: The disk is full.
+        """
+        if step.batch is None:
+            return
+        try:
+            self._rows.write(step.batch.frames.tobytes())
+        except OSError as error:
+            raise CannotWriteError(f"{self._folder}: cannot keep frame positions: {error.strerror or error}") from error
+        self._kept += len(step.batch.frames)
+
+    def write(
+        self,
+        flows: FlowSet,
+        captures: Captures,
+        on_progress: Callable[[int, int], None] | None = None,
+        stopped: Callable[[], bool] | None = None,
+    ) -> int:
+        """Write all files, and `index.json` at the end.
+
+        Args:
+            flows: What the run traced.
+            captures: The captures, still open, made with `keep=True`.
+            on_progress: Called with (frames written, frames to write) now and then.
+            stopped: Asked before each file; when it says True, the rest is left out.
+
+        Returns:
+            How many flow files were written.
+
+        Raises:
+            CannotWriteError: The disk is full, or the like. The files written so far stay, and the index lists them.
+        """
+        if self._kept:
+            self._rows.flush()
+            self._frames = np.memmap(self._rows, FRAME, "r", shape=(self._kept,))
+        written: list[_Output] = []
+        try:
+            done = 0
+            for group in self._groups(self._outputs(flows)):
+                if stopped is not None and stopped():
+                    break
+                self._write_group(group, captures, written)
+                done += sum(len(output.numbers) for output in group)
+                if on_progress is not None:
+                    on_progress(done, flows.account.in_flows)
+        finally:
+            write_whole(self._folder / INDEX_NAME, _index_pieces(flows, written), overwrite=self._overwrite)
+        return len(written)
+
+    def _outputs(self, flows: FlowSet) -> Iterator[_Output]:
+        """The files in opening order, with names that are unique in the folder."""
+        names = UniqueNames(fold=True)
+        for flow in flows:
+            if self._by == "flow":
+                yield from self._by_link(names, flow.label, flow, None, flow.frames)
+                continue
+            sides = [side for side in ("orig", "resp") if flow.row[side]["packets"]]
+            for side in sorted(sides, key=lambda side: int(flow.row[side]["opened_frame"])):
+                label = direction_label(flow.row, side)
+                yield from self._by_link(names, label, flow, side, flow.frames_from(side))
+
+    def _by_link(
+        self, names: UniqueNames, label: str, flow: Flow, side: str | None, numbers: npt.NDArray[Any]
+    ) -> Iterator[_Output]:
+        """One output, or in pcap, whose files have one link type, one for each link type of the frames."""
+        links = self._frames["link"][numbers.astype(np.intp) - 1] if self._pcap else np.zeros(1, np.uint16)
+        found = list(dict.fromkeys(links.tolist()))
+        if len(found) == 1:
+            yield _Output(names.unique(label) + self._extension, label, flow, side, numbers, found[0])
+            return
+        for link in found:
+            name = names.unique(f"{label}-{LINKS[link]}") + self._extension
+            yield _Output(name, label, flow, side, numbers[links == link], link)
+
+    def _groups(self, outputs: Iterator[_Output]) -> Iterator[list[_Output]]:
+        """Outputs whose frames fit into memory together; a larger one alone."""
+        group: list[_Output] = []
+        frames = octets = 0
+        for output in outputs:
+            size = int(self._frames["captured"][output.numbers.astype(np.intp) - 1].sum(dtype=np.uint64))
+            if group and (frames + len(output.numbers) > _GROUP_FRAMES or octets + size > _GROUP_OCTETS):
+                yield group
+                group, frames, octets = [], 0, 0
+            group.append(output)
+            frames += len(output.numbers)
+            octets += size
+        if group:
+            yield group
+
+    def _write_group(self, group: list[_Output], captures: Captures, written: list[_Output]) -> None:
+        numbers = np.concatenate([output.numbers for output in group])
+        slices = list(self._slices(numbers))
+        loaded = _Loaded(self._frames, captures, numbers) if len(slices) == 1 else None
+        at = 0
+        for output in group:
+            if loaded is not None:
+                pieces = self._pieces(output, iter([loaded.part(at, at + len(output.numbers))]), captures)
+            else:
+                parts = (_Loaded(self._frames, captures, numbers[start:stop]) for start, stop in slices)
+                pieces = self._pieces(output, parts, captures)
+            write_whole(self._folder / output.name, pieces, overwrite=self._overwrite)
+            written.append(output)
+            at += len(output.numbers)
+
+    def _slices(self, numbers: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
+        """Cut frames into pieces that fit into memory."""
+        sizes = self._frames["captured"][numbers.astype(np.intp) - 1].tolist()
+        start = octets = 0
+        for at, size in enumerate(sizes):
+            if at > start and (at - start >= _GROUP_FRAMES or octets + size > _GROUP_OCTETS):
+                yield start, at
+                start, octets = at, 0
+            octets += size
+        yield start, len(sizes)
+
+    def _pieces(self, output: _Output, parts: Iterator[_Loaded], captures: Captures) -> Iterator[bytes]:
+        """The content of a file."""
+        if not self._pcap:
+            return dictdump.render_document(self._format, _records(parts, captures))
+        return self._pcap_pieces(output, parts, captures)
+
+    def _pcap_pieces(self, output: _Output, parts: Iterator[_Loaded], captures: Captures) -> Iterator[bytes]:
+        """A pcap file: byte order of the source, its finest clock, its largest snaplen."""
+        rows = self._frames[output.numbers.astype(np.intp) - 1]
+        interfaces = [captures.interfaces[number] for number in np.unique(rows["interface"]).tolist()]
+        byteorder = captures.interfaces[int(rows[0]["interface"])].byteorder
+        nanosecond = bool(np.any(rows["time_bits"] & FINER_THAN_MICROSECONDS))
+        limits = [interface.snaplen for interface in interfaces]
+        snaplen = 0 if 0 in limits else max(limits)
+        yield pcap_header(output.link, byteorder=byteorder, nanosecond=nanosecond, snaplen=snaplen)
+        for part in parts:
+            yield pcap_records(part.octets, part.frames, byteorder=byteorder, nanosecond=nanosecond)
+
+    def close(self) -> None:
+        """Give the temporary file back."""
+        self._frames = np.zeros(0, FRAME)
+        self._rows.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Loaded:
+    """Frames read again: their numbers, rows and octets; and decoded, when asked for."""
+
+    def __init__(self, rows: npt.NDArray[np.void], captures: Captures, numbers: npt.NDArray[Any]) -> None:
+        self.numbers = numbers
+        self.octets, self.frames = captures.reread(rows[numbers.astype(np.intp) - 1])
+        self._packets: npt.NDArray[np.void] | None = None
+
+    @property
+    def packets(self) -> npt.NDArray[np.void]:
+        """PACKET rows of the frames."""
+        if self._packets is None:
+            self._packets = decode_batch(self.octets, self.frames, np.zeros(len(self.frames), PACKET))
+        return self._packets
+
+    def part(self, start: int, stop: int) -> _Loaded:
+        """Some of the frames."""
+        part = object.__new__(_Loaded)
+        part.numbers, part.octets = self.numbers[start:stop], self.octets
+        part.frames, part._packets = self.frames[start:stop], None
+        return part
+
+
+def _records(parts: Iterator[_Loaded], captures: Captures) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Block name and record of each frame."""
+    for part in parts:
+        data = memoryview(part.octets)
+        for number, frame, packet in zip(part.numbers.tolist(), part.frames, part.packets, strict=True):
+            start = int(frame["start"])
+            octets = bytes(data[start : start + int(frame["captured"])])
+            interface = captures.interfaces[int(frame["interface"])]
+            yield f"Frame {number}", frame_record(number, octets, frame, packet, interface)
+
+
+def _index_pieces(flows: FlowSet, written: list[_Output]) -> Iterator[bytes]:
+    """`index.json`: one entry a file, written entry by entry."""
+    account = flows.account
+    head = {
+        "frames": account.frames,
+        "frames_in_flows": account.in_flows,
+        "frames_without_flow": {verdict.text: count for verdict, count in account.verdicts.items()},
+        "flows": account.flows,
+        "flows_by_end": {cause.text: count for cause, count in account.causes.items()},
+        "captures": list(dict.fromkeys(interface.source for interface in flows.interfaces)),
+        "incomplete": [str(error) for error in flows.errors],
+    }
+    yield json.dumps(head, indent="\t")[:-2].encode() + b',\n\t"files": ['
+    separator = b"\n\t\t"
+    for output in written:
+        yield separator + json.dumps(_index_entry(output)).encode()
+        separator = b",\n\t\t"
+    yield b"\n\t]\n}\n"
+
+
+def _index_entry(output: _Output) -> dict[str, Any]:
+    """What the index says of a file."""
+    flow, row = output.flow, output.flow.row
+    half = row["orig"] if output.side in (None, "orig") and row["orig"]["packets"] else row["resp"]
+    times = row if output.side is None else half
+    with_ports = flow.protocol in PROTOCOLS_WITH_PORTS
+    return {
+        "label": output.label,
+        "file": output.name,
+        "flow": flow.number,
+        "direction": output.side,
+        "protocol": protocol_name(flow.protocol),
+        "orig": str(flow.orig_addr),
+        "orig_port": flow.orig_port if with_ports else None,
+        "resp": str(flow.resp_addr),
+        "resp_port": flow.resp_port if with_ports else None,
+        "first": time_text(int(times["first_ns"]), int(half["time_bits"])),
+        "last": time_text(int(times["last_ns"]), int(half["time_bits"])),
+        "end": flow.end_cause.text,
+        "end_reason": int(flow.end_reason),
+        "frames": output.numbers.tolist(),
+    }

@@ -1,0 +1,113 @@
+"""The output folder: made, checked for an earlier run, and filled with files that are whole or not there.
+
+A file is written under a temporary name in the same folder and renamed when it is complete, so that a reader (or a
+crash) never sees half of one. Names come from labels, which hold no separators; nothing is written outside the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from traceflow.errors import CannotWriteError, FileExists
+
+__all__ = ["INDEX_NAME", "UniqueNames", "make_folder", "refuse_earlier_run", "write_whole"]
+
+INDEX_NAME = "index.json"
+"""The file that lists the flow files of a run."""
+
+_TEMPORARY = ".traceflow-"
+
+
+class UniqueNames:
+    """Hands out names, each once: the first keeps its name, the next ones get `-1`, `-2`, ...
+
+    Args:
+        fold: Treat names that differ in case alone as the same, as some file systems do.
+    """
+
+    def __init__(self, *, fold: bool = False) -> None:
+        self._fold = fold
+        self._taken: dict[str, int] = {}
+
+    def _key(self, name: str) -> str:
+        return name.casefold() if self._fold else name
+
+    def unique(self, name: str) -> str:
+        """The name itself, or the name with the smallest free suffix."""
+        taken = self._taken
+        if self._key(name) not in taken:
+            taken[self._key(name)] = 0
+            return name
+        while True:
+            taken[self._key(name)] += 1
+            candidate = f"{name}-{taken[self._key(name)]}"
+            if self._key(candidate) not in taken:
+                taken[self._key(candidate)] = 0
+                return candidate
+
+
+def make_folder(folder: Path) -> None:
+    """Make the output folder where it does not exist.
+
+    Raises:
+        FileExists: It exists and is not a folder.
+        CannotWriteError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FileExists(f"{folder}: a file is in the way of the output folder; choose another name") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CannotWriteError(f"{folder}: cannot make the output folder: {reason}") from error
+
+
+def refuse_earlier_run(folder: Path, extension: str) -> None:
+    """Refuse a folder that holds the index or flow files of an earlier run.
+
+    Args:
+        folder: The output folder.
+        extension: Extension of the files that are to be written, with the dot.
+
+    Raises:
+        FileExists: There is one; nothing was touched.
+        CannotWriteError: The folder cannot be read.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder))
+    except OSError as error:
+        raise CannotWriteError(f"{folder}: cannot read the output folder: {error.strerror or error}") from error
+    for name in names:
+        if name == INDEX_NAME or (name.endswith(extension) and not name.startswith(".")):
+            raise FileExists(f"{folder / name}: exists from an earlier run; choose another folder, or ask to overwrite")
+
+
+def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool) -> None:
+    """Write a file under a temporary name and rename it when it is complete.
+
+    Args:
+        path: Its name.
+        pieces: Its content.
+        overwrite: Replace an existing file.
+
+    Raises:
+        FileExists: It exists and `overwrite` is off.
+        CannotWriteError: A full disk, no permission; no half file is left.
+    """
+    if not overwrite and path.exists():
+        raise FileExists(f"{path}: exists already; choose another folder, or ask to overwrite")
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.writelines(pieces)
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, CannotWriteError):
+            raise CannotWriteError(f"{path}: cannot write: {error.strerror or error}") from error
+        raise

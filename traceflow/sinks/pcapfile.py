@@ -1,0 +1,175 @@
+"""Classic pcap files out: captured octets verbatim, and times that never lose a digit they had.
+
+Read first: draft-ietf-opsawg-pcap. Times are unsigned 32-bit seconds: what lies before 1970 or after 2106 is written
+modulo 2**32, as every other writer of the format does.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.errors import CannotWriteError, FileExists
+
+__all__ = ["MAX_SNAPLEN", "PCAPDumper", "pcap_header", "pcap_record", "pcap_records"]
+
+MAX_SNAPLEN = 262144
+"""Snaplen of files whose source has no limit: the largest that other readers accept for every link type."""
+
+_MICROSECONDS, _NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
+
+
+def pcap_header(link: int, *, byteorder: str, nanosecond: bool, snaplen: int) -> bytes:
+    """The 24 octets that open a pcap file.
+
+    Args:
+        link: LINKTYPE_ number.
+        byteorder: `little` or `big`.
+        nanosecond: Whether times have nanoseconds; else microseconds.
+        snaplen: Octets a frame was cut to; 0 stands for no limit.
+    """
+    order = "<" if byteorder == "little" else ">"
+    magic = _NANOSECONDS if nanosecond else _MICROSECONDS
+    return struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, snaplen or MAX_SNAPLEN, link)
+
+
+def pcap_record(time_ns: int, wire: int, octets: bytes, *, byteorder: str, nanosecond: bool) -> bytes:
+    """One frame: record header and captured octets.
+
+    Args:
+        time_ns: Nanoseconds since 1970.
+        wire: Octets on the wire.
+        octets: What was captured.
+        byteorder: `little` or `big`.
+        nanosecond: As in the header of the file.
+    """
+    order = "<" if byteorder == "little" else ">"
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    fraction = rest if nanosecond else rest // 1000
+    return struct.pack(f"{order}IIII", seconds & 0xFFFFFFFF, fraction, len(octets), wire) + octets
+
+
+def pcap_records(
+    octets: npt.NDArray[np.uint8], frames: npt.NDArray[np.void], *, byteorder: str, nanosecond: bool
+) -> bytes:
+    """Records of many frames.
+
+    Args:
+        octets: uint8[n].
+        frames: FRAME[m], `start` counts in `octets`.
+        byteorder: `little` or `big`.
+        nanosecond: As in the header of the file.
+    """
+    order = "<" if byteorder == "little" else ">"
+    heads = np.zeros((len(frames), 4), f"{order}u4")
+    seconds, rest = np.divmod(frames["time_ns"], 1_000_000_000)
+    heads[:, 0] = seconds & 0xFFFFFFFF
+    heads[:, 1] = rest if nanosecond else rest // 1000
+    heads[:, 2] = frames["captured"]
+    heads[:, 3] = frames["wire"]
+    head_octets, data = heads.tobytes(), memoryview(np.ascontiguousarray(octets)).cast("B")
+    pieces: list[bytes | memoryview] = []
+    starts, lengths = frames["start"].tolist(), frames["captured"].tolist()
+    for at, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        pieces.append(head_octets[16 * at : 16 * at + 16])
+        pieces.append(data[start : start + length])
+    return b"".join(pieces)
+
+
+class PCAPDumper:
+    """A pcap file that grows frame by frame and is valid after each; opened for each append, never held open.
+
+    Args:
+        fname: Path of the file.
+        protocol: Link type: its LINKTYPE_ number.
+        byteorder: `little` or `big`.
+        nanosecond: Whether times have nanoseconds.
+        snaplen: Snaplen in the header; 0 stands for no limit.
+        overwrite: Replace an existing file.
+
+    Raises:
+        FileExists: The file exists, and `overwrite` is off.
+        CannotWriteError: The file cannot be made.
+    """
+
+    kind = "pcap"
+
+    def __init__(
+        self,
+        fname: str | Path,
+        *,
+        protocol: int = 1,
+        byteorder: str = sys.byteorder,
+        nanosecond: bool = False,
+        snaplen: int = 0,
+        overwrite: bool = False,
+        **_kwargs: Any,
+    ) -> None:
+        self._path = Path(fname)
+        self._byteorder = byteorder
+        self._nanosecond = nanosecond
+        header = pcap_header(protocol, byteorder=byteorder, nanosecond=nanosecond, snaplen=snaplen)
+        try:
+            with self._path.open("wb" if overwrite else "xb") as file:
+                file.write(header)
+        except FileExistsError:
+            raise FileExists(f"{self._path} exists already; choose another folder or overwrite=True") from None
+        except OSError as error:
+            raise CannotWriteError(f"cannot create {self._path}: {error.strerror or error}") from error
+
+    def append(self, value: Mapping[str, Any], name: str | None = None) -> Self:
+        """Append one frame.
+
+        Args:
+            value: `octets` (captured), `time_ns`, and `wire` (octets on the wire; default: those captured).
+            name: Not used: a pcap record has no name.
+
+        Raises:
+            CannotWriteError: The disk is full or the file is gone; what was written before stays valid.
+        """
+        octets = bytes(value["octets"])
+        record = pcap_record(
+            int(value["time_ns"]),
+            int(value.get("wire") or len(octets)),
+            octets,
+            byteorder=self._byteorder,
+            nanosecond=self._nanosecond,
+        )
+        try:
+            with self._path.open("r+b", buffering=0) as file:
+                end = file.seek(0, 2)
+                if file.write(record) != len(record):
+                    file.truncate(end)
+                    raise CannotWriteError(f"cannot append to {self._path}: the disk took a part only")
+        except OSError as error:
+            if isinstance(error, CannotWriteError):
+                raise
+            raise CannotWriteError(f"cannot append to {self._path}: {error.strerror or error}") from error
+        return self
+
+    def __call__(self, value: Mapping[str, Any], name: str | None = None) -> Self:
+        """Same as `append`, as dictdumper's dumpers are called."""
+        return self.append(value, name)
+
+    @property
+    def filename(self) -> str:
+        """Path of the file."""
+        return str(self._path)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

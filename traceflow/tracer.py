@@ -1,0 +1,388 @@
+"""TraceFlow: the engine that is fed one packet at a time, with a file for each direction of a flow.
+
+The interface is that of PyPCAPKit's TraceFlow; what a flow is decides the same table as everywhere,
+with a batch of one row. Here live only the buffers (label, frame numbers, file) that go with the table's flows.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, overload
+
+import numpy as np
+
+from traceflow.adapters import TracedPacket, packet_of, timestamp_ns
+from traceflow.errors import CannotWriteError, suggest
+from traceflow.flows import Account
+from traceflow.labels import PROTOCOLS_WITH_PORTS, label_text, protocol_name
+from traceflow.options import options_for
+from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, FRAME, PACKET, SEQ_KNOWN
+from traceflow.sinks import dictdump
+from traceflow.sinks.folder import UniqueNames, make_folder, refuse_earlier_run
+from traceflow.sinks.pcapfile import PCAPDumper
+from traceflow.table import FROM_UPPER, FlowTable
+from traceflow.tcp import ACK, FIN, RST, SYN
+
+__all__ = ["BufferID", "CallbackWarning", "FormatWarning", "Index", "TraceFlow"]
+
+BufferID = tuple[Any, int, Any, int]
+"""(src, srcport, dst, dstport): one direction."""
+
+_DEFAULT_FOLDER = "./tmp"
+_DEFAULT_FORMAT = "json"
+
+
+class FormatWarning(UserWarning):
+    """The output format is not known: flows are traced, but no files are written."""
+
+
+class CallbackWarning(UserWarning):
+    """A callback raised; the flow is in `index` all the same, and tracing goes on."""
+
+
+class Dumper(Protocol):
+    """What writes the blocks of a file: a dictdumper dumper, or any class with its call."""
+
+    def __call__(self, value: Any, name: str | None = None) -> Any:
+        """Append one block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One direction of a flow.
+
+    Attributes:
+        fpout: Path of its file, None where there is none.
+        index: Frame numbers in the order in which they came.
+        label: `{src}_{srcport}-{dst}_{dstport}-{timestamp}` of its first packet.
+    """
+
+    fpout: str | None
+    index: tuple[int, ...]
+    label: str
+
+
+class Buffer:
+    """What is kept of one direction: its dumper, its frame numbers, its label."""
+
+    __slots__ = ("_seen", "fpath", "fpout", "index", "label", "opened")
+
+    def __init__(self, fpath: str | None, label: str, opened: int) -> None:
+        self.fpout: Dumper | None = None
+        self.fpath = fpath
+        self.opened = opened  # how many buffers had opened before
+        self.index: list[int] = []
+        self.label = label
+        self._seen: Index | None = None
+
+    def snapshot(self) -> Index:
+        """The Index of now; made anew only when frames have come since."""
+        if self._seen is None or len(self._seen.index) != len(self.index):
+            self._seen = Index(self.fpath, tuple(self.index), self.label)
+        return self._seen
+
+
+class IndexView(Sequence[Index]):
+    """All directions in opening order; reading it changes nothing and costs only what is looked at."""
+
+    def __init__(self, buffers: list[Buffer]) -> None:
+        self._buffers = buffers
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    @overload
+    def __getitem__(self, at: int) -> Index: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Index, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> Index | tuple[Index, ...]:
+        if isinstance(at, slice):
+            return tuple(buffer.snapshot() for buffer in self._buffers[at])
+        return self._buffers[at].snapshot()
+
+    def __iter__(self) -> Iterator[Index]:
+        return (buffer.snapshot() for buffer in self._buffers)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment] # it grows
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
+class TraceFlow:
+    """Trace TCP (and other) flows packet by packet.
+
+    Each direction of a flow is a buffer with its own label, frame list and file. Feed packets with `dump`, end with
+    `finish`, or use it as a context manager.
+
+    Args:
+        fout: Folder of the output files. None: no files, unless a format is given (then `./tmp`).
+        format: `json`, `plist`, `xml`, `tree`, `txt`, `text`, `pcap`, `cap`, or one that was registered; None: json.
+        byteorder: Byte order of pcap files.
+        nanosecond: Whether pcap files have nanoseconds.
+        boundaries: Name of the profile: `default`, or `pcapkit` to cut as PyPCAPKit does.
+        overwrite: Write into a folder that holds files of an earlier run.
+        options: Single rules to change, the attributes of `options.Options`.
+
+    Raises:
+        FileExists: `fout` is a file, or holds files of an earlier run.
+        UsageError: An unknown profile or option.
+
+    Warns:
+        FormatWarning: The format is not known; flows are traced without files.
+    """
+
+    _formats: dict[str, tuple[Any, str]] = {}  # noqa: RUF012 - registered for all, as in PyPCAPKit
+
+    def __init__(
+        self,
+        fout: str | Path | None = None,
+        format: str | None = None,  # noqa: A002 - PyPCAPKit's name
+        byteorder: str = sys.byteorder,
+        nanosecond: bool = False,
+        *,
+        boundaries: str = "default",
+        overwrite: bool = False,
+        **options: Any,
+    ) -> None:
+        self._table = FlowTable(options_for(boundaries, **options))
+        self._byteorder, self._nanosecond, self._overwrite = byteorder, nanosecond, overwrite
+        self._folder: Path | None = None
+        self._dumper: Any = None
+        self._extension: str | None = None
+        if fout is not None or format is not None:
+            self._folder = Path(_DEFAULT_FOLDER if fout is None else fout)
+            self._dumper, self._extension = self.make_fout(self._folder, format)
+            if self._dumper is not None and not overwrite:
+                refuse_earlier_run(self._folder, self._extension or "")
+        self._frames, self._packets = np.zeros(1, FRAME), np.zeros(1, PACKET)
+        self._seen = 0
+        self._buffers: dict[int, Buffer] = {}
+        self._order: list[Buffer] = []
+        self._names = UniqueNames(fold=True)
+        self._callbacks: list[Callable[[Index], Any]] = []
+
+    @classmethod
+    def register_dumper(cls, format: str, dumper: Any, ext: str) -> None:  # noqa: A002 - PyPCAPKit's name
+        """Make a format known.
+
+        Args:
+            format: Its name.
+            dumper: A class called as `dumper(fname, protocol=..., byteorder=..., nanosecond=...)`; its objects are
+                called as `object(frame, name=...)`.
+            ext: Extension of its files, with the dot.
+        """
+        cls._formats[format] = (dumper, ext)
+
+    def register_callback(self, callback: Callable[[Index], Any]) -> None:
+        """Have `callback` called with the Index of every direction of a flow that ends, once each."""
+        self._callbacks.append(callback)
+
+    @classmethod
+    def make_fout(cls, fout: str | Path = _DEFAULT_FOLDER, fmt: str | None = None) -> tuple[Any, str | None]:
+        """Make the output folder and find the dumper of a format.
+
+        Args:
+            fout: The folder; made where it does not exist.
+            fmt: Name of the format; None: json.
+
+        Returns:
+            (dumper class, extension), or (None, None) where the format is not known.
+
+        Raises:
+            FileExists: `fout` is a file.
+            CannotWriteError: The folder cannot be made.
+        """
+        known = {**dictdump.FORMATS, "pcap": (PCAPDumper, ".pcap"), "cap": (PCAPDumper, ".pcap"), **cls._formats}
+        name = _DEFAULT_FORMAT if fmt is None else fmt
+        if name not in known:
+            warnings.warn(f"{suggest('format', name, known)}; no files are written", FormatWarning, stacklevel=3)
+            return None, None
+        make_folder(Path(fout))
+        dumper, extension = known[name]
+        return dumper, extension
+
+    def dump(self, packet: Any) -> None:
+        """Trace a packet and write it to the file of its direction.
+
+        Args:
+            packet: See `adapters.packet_of`; None (what an adapter makes of a frame without a flow) is passed over.
+
+        Raises:
+            UsageError: The packet lacks a field.
+            CannotWriteError: The file cannot be written; the packet is in `index` all the same.
+        """
+        if packet is not None:
+            self.trace(packet)
+
+    def __call__(self, packet: Any) -> None:
+        """Same as `dump`."""
+        self.dump(packet)
+
+    def trace(self, packet: Any, *, output: bool = False) -> Any:
+        """Trace a packet and write it.
+
+        Args:
+            packet: See `adapters.packet_of`.
+            output: Return the dumper of the flow instead of its label.
+
+        Returns:
+            The label of the direction (with `output`, its dumper, None without files), or None where the profile
+            traces no such packets.
+        """
+        taken = packet_of(packet)
+        buffer, new = self._place(taken)
+        failure: CannotWriteError | None = None
+        if buffer is not None:
+            buffer.index.append(taken.index)
+            try:
+                self._write(buffer, taken, new)
+            except OSError as error:
+                failure = (
+                    error
+                    if isinstance(error, CannotWriteError)
+                    else CannotWriteError(f"cannot write {buffer.fpath}: {error.strerror or error}")
+                )
+        self._end_buffers()
+        if failure is not None:
+            raise failure
+        if buffer is None:
+            return None
+        return buffer.fpout if output else buffer.label
+
+    def _place(self, packet: TracedPacket) -> tuple[Buffer | None, bool]:
+        """Let the table find the flow of a packet. Returns its buffer and whether it is new."""
+        self._fill(packet)
+        self._seen += 1
+        mark = self._table.track(self._frames, self._packets, self._seen)[0]
+        if not mark["flow"]:
+            return None, False
+        key = int(mark["flow"]) << 1 | (int(mark["direction"]) & FROM_UPPER != 0)
+        buffer = self._buffers.get(key)
+        if buffer is not None:
+            return buffer, False
+        with_ports = packet.transport in PROTOCOLS_WITH_PORTS
+        label = label_text(
+            protocol_name(packet.transport),
+            str(packet.src),
+            packet.srcport if with_ports else None,
+            str(packet.dst),
+            packet.dstport if with_ports else None,
+            str(packet.timestamp),
+        )
+        label = self._names.unique(label)
+        path = None if self._dumper is None or self._folder is None else str(self._folder / f"{label}{self._extension}")
+        buffer = self._buffers[key] = Buffer(path, label, len(self._order))
+        self._order.append(buffer)
+        return buffer, True
+
+    def _fill(self, packet: TracedPacket) -> None:
+        """Write a packet into the rows that the table reads."""
+        time_ns = timestamp_ns(packet.timestamp) if packet.time_ns is None else packet.time_ns
+        self._frames[0] = (time_ns, 0, 0, 0, packet.wire, 0, packet.protocol & 0xFFFF, 0)
+        row = self._packets[0]
+        for side, end in (("src", packet.src), ("dst", packet.dst)):
+            number = int(end)
+            row[f"{side}_hi"] = number >> 64
+            row[f"{side}_lo"] = number & 0xFFFFFFFFFFFFFFFF if end.version == 6 else number | 0xFFFF00000000
+        row["src_port"], row["dst_port"] = packet.srcport, packet.dstport
+        row["protocol"], row["ip_version"], row["verdict"] = packet.transport, packet.src.version, 0
+        flags = (SYN if packet.syn else 0) | (FIN if packet.fin else 0) | (RST if packet.rst else 0)
+        bits = FLAGS_KNOWN
+        row["seq"] = row["ack"] = 0
+        if packet.seq is not None:
+            row["seq"], bits = packet.seq, bits | SEQ_KNOWN
+        if packet.ack is not None:
+            row["ack"], bits, flags = packet.ack, bits | ACK_KNOWN, flags | ACK
+        row["flags"], row["bits"], row["payload_octets"] = flags, bits, packet.payload_octets
+
+    def _write(self, buffer: Buffer, packet: TracedPacket, new: bool) -> None:
+        """Append a packet to the file of its buffer; the first one makes the file."""
+        if self._dumper is None or buffer.fpath is None:
+            return
+        if new:
+            keywords: dict[str, Any] = {
+                "protocol": packet.protocol,
+                "byteorder": self._byteorder,
+                "nanosecond": self._nanosecond,
+            }
+            if self._overwrite and getattr(self._dumper, "__module__", "").startswith("traceflow."):
+                keywords["overwrite"] = True
+            buffer.fpout = self._dumper(buffer.fpath, **keywords)
+        if buffer.fpout is None:
+            return
+        frame: Any = packet.frame
+        if isinstance(buffer.fpout, PCAPDumper):
+            if packet.octets is None:
+                raise CannotWriteError(
+                    f"packet {packet.index} has no octets to write to {buffer.fpath}; use an adapter"
+                )
+            frame = {"octets": packet.octets, "time_ns": int(self._frames[0]["time_ns"]), "wire": packet.wire}
+        buffer.fpout(frame, name=f"Frame {packet.index}")
+
+    def _end_buffers(self) -> None:
+        """Close the buffers of the flows that ended, and call back."""
+        for flow in self._table.drain():
+            keys = [int(flow["number"]) << 1, int(flow["number"]) << 1 | 1]
+            ended = [self._buffers.pop(key) for key in keys if key in self._buffers]
+            # Directions of a flow end in the order in which they opened.
+            ended.sort(key=lambda buffer: buffer.opened)
+            for buffer in ended:
+                close = getattr(buffer.fpout, "close", None)
+                if close is not None:
+                    close()
+                self._call_back(buffer.snapshot())
+
+    def _call_back(self, index: Index) -> None:
+        for callback in self._callbacks:
+            try:
+                callback(index)
+            except Exception:  # noqa: BLE001 - whatever a user's function raises must not lose flows
+                warnings.warn(
+                    f"callback {callback!r} failed on {index.label}:\n{traceback.format_exc()}",
+                    CallbackWarning,
+                    stacklevel=4,
+                )
+
+    @property
+    def index(self) -> IndexView:
+        """All directions of all flows, ended or not, in opening order. Reading it changes nothing."""
+        return IndexView(self._order)
+
+    def submit(self) -> tuple[Index, ...]:
+        """The Index of every direction so far, in opening order. Flows stay open; `finish` ends them."""
+        return tuple(self.index)
+
+    def finish(self) -> tuple[Index, ...]:
+        """End all flows; callbacks run for each. Packets that follow open new flows.
+
+        Returns:
+            What `submit` returns.
+        """
+        self._table.end()
+        self._end_buffers()
+        return self.submit()
+
+    @property
+    def account(self) -> Account:
+        """What became of every packet."""
+        return self._table.account()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
