@@ -29,12 +29,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # atomic increments that Numba otherwise places around every call that may raise (a bounds check may) made
 # decode four times slower: 143 ns a frame with them, 32 without, 21 with forced inlining as well.
 # It also turns an allocation inside a kernel into a compile error, which is a rule of the house anyway.
-_HOUSE = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
+_HOUSE: dict[str, Any] = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
+
+_njit: Any = numba.njit  # its types leave `_nrt` out
 
 U64 = np.uint64
 """The type of every index, offset and loaded octet inside a kernel."""
 
-COMPILED: bool = not numba.config.DISABLE_JIT
+COMPILED: bool = not numba.config.DISABLE_JIT  # type: ignore[attr-defined] # set when numba starts
 """False when `NUMBA_DISABLE_JIT=1` makes kernels run as plain Python."""
 
 
@@ -49,7 +51,7 @@ def kernel(function: _F) -> _F:
         in which unsigned arithmetic wraps without a warning, as it does compiled.
     """
     if COMPILED:
-        return cast("_F", numba.njit(cache=True, **_HOUSE)(function))
+        return cast("_F", _njit(cache=True, **_HOUSE)(function))
 
     @functools.wraps(function)
     def plain(*args: Any) -> Any:
@@ -63,11 +65,11 @@ def inline_kernel(function: _F) -> _F:
     """Compile a piece of a kernel that only other kernels call, and have it inlined."""
     if not COMPILED:
         return function
-    return cast("_F", numba.njit(forceinline=True, **_HOUSE)(function))
+    return cast("_F", _njit(forceinline=True, **_HOUSE)(function))
 
 
 def outline_kernel(function: _F) -> _F:
     """Compile a piece of a kernel that other kernels call rarely: not inlined, which keeps the first run short."""
     if not COMPILED:
         return function
-    return cast("_F", numba.njit(**_HOUSE)(function))
+    return cast("_F", _njit(**_HOUSE)(function))

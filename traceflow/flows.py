@@ -21,7 +21,7 @@ from traceflow.packets import Interface, Verdict
 from traceflow.tcp import FLAG_NAMES
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped] # optional
 
 __all__ = [
     "FLOW",
@@ -287,7 +287,10 @@ class Flow:
             side: `orig` or `resp`.
         """
         frames, upper = self._set.frame_map.frames_and_sides_of(self.number)
-        return frames[upper == (bool(self.row["upper_originates"]) == (side == "orig"))]
+        chosen: npt.NDArray[np.unsignedinteger[Any]] = frames[
+            upper == (bool(self.row["upper_originates"]) == (side == "orig"))
+        ]
+        return chosen
 
     def __repr__(self) -> str:
         return f"<Flow {self.number}: {self.label}, {self.packets} frames, ended by {self.end_cause.text}>"

@@ -272,7 +272,7 @@ class _Loaded:
 def _records(parts: Iterator[_Loaded], captures: Captures) -> Iterator[tuple[str, dict[str, Any]]]:
     """Block name and record of each frame."""
     for part in parts:
-        data = memoryview(part.octets)
+        data = part.octets.data
         for number, frame, packet in zip(part.numbers.tolist(), part.frames, part.packets, strict=True):
             start = int(frame["start"])
             octets = bytes(data[start : start + int(frame["captured"])])

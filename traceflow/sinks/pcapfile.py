@@ -74,7 +74,7 @@ def pcap_records(
     heads[:, 1] = rest if nanosecond else rest // 1000
     heads[:, 2] = frames["captured"]
     heads[:, 3] = frames["wire"]
-    head_octets, data = heads.tobytes(), memoryview(np.ascontiguousarray(octets)).cast("B")
+    head_octets, data = heads.tobytes(), octets.data
     pieces: list[bytes | memoryview] = []
     starts, lengths = frames["start"].tolist(), frames["captured"].tolist()
     for at, (start, length) in enumerate(zip(starts, lengths, strict=True)):

@@ -1,0 +1,227 @@
+"""Nested mappings to files: the dumpers for json, property lists and text trees, and whole documents at once.
+
+The classes are dictdumper's, with its layout, and without its faults: everything is escaped, converted and bounded
+(see the renderers in `dictdump_json`, `dictdump_plist`, `dictdump_tree`), files are UTF-8, existing ones are kept,
+and a value is rendered whole before one octet is written. `render_document` gives the same octets for files that
+are written in one go. What a record holds is no matter of this module: see `records`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, ClassVar, Self
+
+import dictdumper  # type: ignore[import-untyped]
+
+from traceflow.errors import CannotWriteError, FileExists, UsageError, suggest
+from traceflow.sinks.dictdump_json import JSONRenderer
+from traceflow.sinks.dictdump_plain import Names
+from traceflow.sinks.dictdump_plist import PLISTRenderer
+from traceflow.sinks.dictdump_render import Hook, Renderer
+from traceflow.sinks.dictdump_tree import TreeRenderer
+
+__all__ = ["FORMATS", "JSONDumper", "PLISTDumper", "TreeDumper", "render_document"]
+
+
+class _Blocks:
+    """The blocks of one document, in order, as octets."""
+
+    def __init__(self, renderer: type[Renderer], hook: Hook | None = None) -> None:
+        self._renderer = renderer
+        self._hook = hook
+        self._names = Names()
+        self._count = 0
+        self.head = renderer.HEAD.encode()
+        self.tail = renderer.TAIL.encode()
+
+    def render(self, name: str | None, value: Any, *, first: bool) -> bytes:
+        """What a block adds between the blocks before it and the tail.
+
+        Args:
+            name: Its name, made distinct by a suffix `-1`, `-2` ...; None for `Block` and its number.
+            value: Its content.
+            first: No block stands before it.
+        """
+        self._count += 1
+        wanted = f"Block {self._count}" if name is None else str(name)
+        block = self._renderer(self._hook)
+        return block.block(self._names.unique(block.clean(wanted)), value, first).encode()
+
+
+class _Document:
+    """What the three dumpers share: a file that is a complete document after every call.
+
+    `object_hook(o)` of a subclass is asked about values that are no text, number, octets, mapping or list; what it
+    returns is written. dictdumper's `default` is never asked: every value can be written.
+    """
+
+    renderer: ClassVar[type[Renderer]]
+    _file: str | os.PathLike[str]  # dictdumper's names: the path, and where the next block will stand
+    _sptr: int
+
+    def __init__(
+        self, fname: str | os.PathLike[str], *, overwrite: bool = False, keep_open: bool = False, **kwargs: Any
+    ) -> None:
+        """Create the file with an empty document.
+
+        Args:
+            fname: Path of the file.
+            overwrite: Replace a file that exists.
+            keep_open: Keep the file open between calls until `close`, which makes a call faster; else it is opened
+                for each call, so that any number of dumpers may live at once.
+            **kwargs: For subclasses; dictdumper's own dumpers ignore them.
+
+        Raises:
+            FileExists: The file exists and `overwrite` is false; it is left as it was.
+            CannotWriteError: The file cannot be created.
+        """
+        hook: Hook = self.object_hook  # type: ignore[attr-defined] # of dictdumper.dumper.Dumper
+        own = getattr(type(self), "object_hook", None) is not dictdumper.dumper.Dumper.object_hook
+        self._blocks = _Blocks(self.renderer, hook if own else None)
+        self._overwrite = overwrite
+        self._keep_open = keep_open
+        self._stream: FileIO | None = None
+        super().__init__(fname, **kwargs)  # type: ignore[call-arg] # dictdumper's, which calls _dump_header
+
+    def _dump_header(self, **kwargs: Any) -> None:
+        """Create the file; dictdumper's constructor calls this."""
+        path = Path(self._file)
+        try:
+            self._stream = FileIO(path, "w" if self._overwrite else "x")
+        except FileExistsError as error:
+            raise FileExists(f"{path}: the file exists; choose another name or ask to overwrite it") from error
+        except OSError as error:
+            raise CannotWriteError(f"{path}: cannot create the file: {error.strerror or error}") from error
+        self._sptr = 0
+        try:
+            self._put(self._blocks.head)
+        except CannotWriteError:
+            with contextlib.suppress(OSError):
+                path.unlink()  # it holds no document, and would be in the way of the next attempt
+            raise
+
+    def append(self, value: Mapping[Any, Any], name: str | None = None) -> Self:
+        """Add a block. The file is a complete document before and after, with or without the block.
+
+        Args:
+            value: The content; anything is written, a value that is no mapping under the key `value`.
+            name: The name; a name that the document has gets a suffix `-1`, `-2` ..., None is `Block` and a number.
+
+        Returns:
+            The dumper itself.
+
+        Raises:
+            CannotWriteError: The file is gone or cannot be written (a full disk); it keeps the blocks it had.
+        """
+        self._put(self._blocks.render(name, value, first=self._sptr == len(self._blocks.head)))
+        return self
+
+    def __call__(self, value: Mapping[Any, Any], name: str | None = None) -> Self:
+        """The same as `append`, dictdumper's way to add a block."""
+        return self.append(value, name)
+
+    def close(self) -> None:
+        """Give the open file back, if there is one; a later `append` opens it again."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _put(self, octets: bytes) -> None:
+        """Write octets and the tail over the old tail, in one write; put the old tail back if that fails."""
+        tail = self._blocks.tail
+        try:
+            if self._stream is None:
+                self._stream = FileIO(self._file, "r+")
+            try:
+                _write_at(self._stream, self._sptr, octets + tail)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._stream.truncate(self._sptr)
+                    _write_at(self._stream, self._sptr, tail)
+                raise
+        except OSError as error:
+            self.close()
+            reason = error.strerror or error
+            raise CannotWriteError(f"{self._file}: cannot add {len(octets)} octets: {reason}") from error
+        self._sptr += len(octets)
+        if not self._keep_open:
+            self.close()
+
+
+def _write_at(stream: FileIO, position: int, octets: bytes) -> None:
+    """Write at a position with as few calls as the system allows: one, but for a full disk or a signal."""
+    stream.seek(position)
+    rest = memoryview(octets)
+    while rest:
+        rest = rest[stream.write(rest) :]
+
+
+class JSONDumper(_Document, dictdumper.JSON):  # type: ignore[misc] # dictdumper has no types
+    """A JSON file of blocks."""
+
+    renderer = JSONRenderer
+
+
+class PLISTDumper(_Document, dictdumper.PLIST):  # type: ignore[misc]
+    """A property list of blocks."""
+
+    renderer = PLISTRenderer
+
+
+class TreeDumper(_Document, dictdumper.Tree):  # type: ignore[misc]
+    """A text tree of blocks."""
+
+    renderer = TreeRenderer
+
+
+FORMATS: Mapping[str, tuple[type[JSONDumper] | type[PLISTDumper] | type[TreeDumper], str]] = MappingProxyType(
+    {
+        "json": (JSONDumper, ".json"),
+        "plist": (PLISTDumper, ".plist"),
+        "xml": (PLISTDumper, ".plist"),
+        "tree": (TreeDumper, ".txt"),
+        "txt": (TreeDumper, ".txt"),
+        "text": (TreeDumper, ".txt"),
+    }
+)
+"""Format name -> its dumper and the extension of its files (PyPCAPKit's names)."""
+
+
+def render_document(fmt: str, blocks: Iterable[tuple[str, Mapping[Any, Any]]]) -> Iterator[bytes]:
+    """The octets that a dumper would leave in its file, for a file that is written whole.
+
+    Args:
+        fmt: A name in `FORMATS`.
+        blocks: Name and content of each block, taken one at a time.
+
+    Returns:
+        Pieces of the document, one a block and one at each end.
+
+    Raises:
+        UsageError: There is no such format.
+    """
+    if fmt not in FORMATS:
+        raise UsageError(suggest("format", fmt, FORMATS))
+    return _pieces(_Blocks(FORMATS[fmt][0].renderer), blocks)
+
+
+def _pieces(document: _Blocks, blocks: Iterable[tuple[str, Mapping[Any, Any]]]) -> Iterator[bytes]:
+    yield document.head
+    first = True
+    for name, value in blocks:
+        yield document.render(name, value, first=first)
+        first = False
+    yield document.tail
