@@ -361,7 +361,8 @@ def _frame(b: Any, s: Any, n: Any, sent: Any, link: Any, row: Any) -> Any:
         if protocol == U64(_TCP) or protocol == U64(_UDP):
             return _NO_PORTS
         # Behind a later IPv6 fragment the chain cannot be followed: which protocol it is stays unknown.
-        if ether == U64(_IP6) and (_is_extension(protocol) or protocol == U64(_AH)):
+        chained = _is_extension(protocol) or protocol == U64(_IP6_FRAGMENT) or protocol == U64(_AH)
+        if ether == U64(_IP6) and chained:
             return _NO_PORTS
         return _OK
     return _transport(b, s, n, protocol, o, end, row)
