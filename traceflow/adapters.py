@@ -7,7 +7,9 @@ packet library is imported here: the objects bring their own.
 from __future__ import annotations
 
 import decimal
+import functools
 import ipaddress
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 
 from traceflow.decode import decode_batch
 from traceflow.errors import UsageError
-from traceflow.labels import address, time_text
+from traceflow.labels import Address, address, time_text
 from traceflow.packets import (
     ACK_KNOWN,
     FINER_THAN_MICROSECONDS,
@@ -81,7 +83,8 @@ class TracedPacket:
 
 
 _REQUIRED = ("index", "frame", "syn", "fin", "src", "dst", "srcport", "dstport", "timestamp")
-_OPTIONAL = {"protocol": 1, "rst": False, "seq": None, "ack": None, "octets": None, "wire": 0, "transport": _TCP}
+_keys = operator.itemgetter(*_REQUIRED)
+_attributes = operator.attrgetter(*_REQUIRED)
 
 
 def packet_of(packet: Any) -> TracedPacket:
@@ -96,42 +99,76 @@ def packet_of(packet: Any) -> TracedPacket:
     """
     if isinstance(packet, TracedPacket):
         return packet
-    if isinstance(packet, Mapping):
-        found = {name: packet[name] for name in (*_REQUIRED, *_OPTIONAL, "payload") if name in packet}
-    else:
-        found = {name: getattr(packet, name) for name in (*_REQUIRED, *_OPTIONAL, "payload") if hasattr(packet, name)}
-    missing = [name for name in _REQUIRED if name not in found]
-    if missing:
-        raise UsageError(
-            f"a packet needs {', '.join(_REQUIRED)}; this {type(packet).__name__} lacks {', '.join(missing)}"
-        )
-    payload = found.pop("payload", None)
-    values = {**_OPTIONAL, **found}
+    mapping = isinstance(packet, Mapping)
     try:
+        required = _keys(packet) if mapping else _attributes(packet)
+    except (KeyError, AttributeError):
+        raise UsageError(_lacking(packet, mapping)) from None
+    optional = packet.get if mapping else functools.partial(getattr, packet)
+    index, frame, syn, fin, src, dst, srcport, dstport, timestamp = required
+    seq, ack, octets = optional("seq", None), optional("ack", None), optional("octets", None)
+    payload = optional("payload", None)
+    try:
+        source, target = _address(src), _address(dst)
+        if source.version != target.version:
+            raise ValueError(f"src is {source} and dst is {target}; one packet has addresses of one version")
         return TracedPacket(
-            **{
-                **values,
-                "protocol": int(values["protocol"]),
-                "index": int(values["index"]),
-                "src": ipaddress.ip_address(values["src"]),
-                "dst": ipaddress.ip_address(values["dst"]),
-                "srcport": _in_range("srcport", values["srcport"], 0xFFFF),
-                "dstport": _in_range("dstport", values["dstport"], 0xFFFF),
-                "seq": None if values["seq"] is None else _in_range("seq", values["seq"], 0xFFFFFFFF),
-                "ack": None if values["ack"] is None else _in_range("ack", values["ack"], 0xFFFFFFFF),
-                "transport": _in_range("transport", values["transport"], 0xFF),
-                "payload_octets": 0 if payload is None else len(payload),
-            }
+            protocol=_within("protocol", optional("protocol", 1), 0xFFFF),
+            index=_within("index", index, 0xFFFFFFFFFFFFFFFF),
+            frame=frame,
+            syn=syn,
+            fin=fin,
+            src=source,
+            dst=target,
+            srcport=_within("srcport", srcport, 0xFFFF),
+            dstport=_within("dstport", dstport, 0xFFFF),
+            timestamp=timestamp,
+            rst=optional("rst", False),
+            seq=None if seq is None else _within("seq", seq, 0xFFFFFFFF),
+            ack=None if ack is None else _within("ack", ack, 0xFFFFFFFF),
+            octets=None if octets is None else bytes(memoryview(octets)),
+            wire=_within("wire", optional("wire", 0), 0xFFFFFFFF),
+            transport=_within("transport", optional("transport", _TCP), 0xFF),
+            payload_octets=0 if payload is None else len(payload),
         )
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"packet {values['index']!r} cannot be traced: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"packet {_shown(index)} cannot be traced: {error}") from error
 
 
-def _in_range(name: str, value: Any, most: int) -> int:
-    number = int(value)
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.40}"
+    except ValueError:  # an integer of more digits than Python prints
+        return f"(an endless {type(value).__name__})"
+
+
+def _lacking(packet: Any, mapping: bool) -> str:
+    """Which of the required fields are not there."""
+    missing = [name for name in _REQUIRED if not (name in packet if mapping else hasattr(packet, name))]
+    return f"a packet needs {', '.join(_REQUIRED)}; this {type(packet).__name__} lacks {', '.join(missing)}"
+
+
+def _within(name: str, value: Any, most: int) -> int:
+    """A whole number from 0 to `most`."""
+    number = value if type(value) is int else int(value)
     if not 0 <= number <= most:
-        raise ValueError(f"{name} is {number}; it must be between 0 and {most}")
+        raise ValueError(f"{name} is {number:.6g}; it must be between 0 and {most}")
+    if number != value and not isinstance(value, str):
+        raise ValueError(f"{name} is {value}; it must be a whole number")
     return number
+
+
+_parsed_address = functools.lru_cache(maxsize=16384)(ipaddress.ip_address)  # parsing one costs 5 us, a third of `dump`
+
+
+def _address(value: Any) -> Address:
+    if isinstance(value, str):
+        return _parsed_address(value)
+    return value if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)) else ipaddress.ip_address(value)
+
+
+_FLOORED = decimal.Context(prec=40, rounding=decimal.ROUND_FLOOR)  # ours: the caller's may have any precision
+_NANOSECOND = decimal.Decimal("1e-9")
 
 
 def timestamp_ns(timestamp: Any) -> int:
@@ -139,16 +176,29 @@ def timestamp_ns(timestamp: Any) -> int:
 
     A float is taken as it prints, so that 1258594163.408285 means exactly that.
 
+    Returns:
+        Nanoseconds, rounded down, within +-TIME_MAX_NS.
+
     Raises:
         UsageError: Not a finite number.
     """
     if isinstance(timestamp, int):
+        if timestamp.bit_length() > 1024:  # no float is larger, and Python prints only 4300 digits
+            raise UsageError(f"a timestamp of {timestamp.bit_length()} bits is no number of seconds")
         return max(-TIME_MAX_NS, min(TIME_MAX_NS, timestamp * 1_000_000_000))
+    text = str(timestamp)
+    whole, _, fraction = text.partition(".")
+    if len(whole) < 11 and whole.isdecimal() and fraction.isdecimal():  # as nearly all are; half the time of a Decimal
+        return min(TIME_MAX_NS, int(whole) * 1_000_000_000 + int(fraction[:9].ljust(9, "0")))
     try:
-        exact = decimal.Decimal(str(timestamp)).scaleb(9)
-        time_ns = int(exact.to_integral_value(rounding=decimal.ROUND_FLOOR))
-    except (decimal.InvalidOperation, ValueError, OverflowError):
-        raise UsageError(f"timestamp {timestamp!r} is not a finite number of seconds") from None
+        exact = decimal.Decimal(text)
+        if not exact.is_finite():
+            raise ValueError(text)
+        if exact and exact.adjusted() >= 11:  # beyond TIME_MAX_NS, and 1e999999 would be an integer of a megabyte
+            return TIME_MAX_NS if exact > 0 else -TIME_MAX_NS
+        time_ns = int(exact.quantize(_NANOSECOND, context=_FLOORED).scaleb(9, _FLOORED))
+    except (decimal.InvalidOperation, ValueError):
+        raise UsageError(f"timestamp {text!r:.60} is not a finite number of seconds") from None
     return max(-TIME_MAX_NS, min(TIME_MAX_NS, time_ns))
 
 
@@ -167,12 +217,21 @@ def from_octets(
 
     Returns:
         The packet, or None where the frame belongs to no flow (see Verdict).
+
+    Raises:
+        UsageError: A number is out of range, or the time stamp is none.
     """
+    octets = bytes(octets)
     frames, packets = np.zeros(1, FRAME), np.zeros(1, PACKET)
     frame = frames[0]
     time_ns = timestamp_ns(timestamp)
+    try:
+        link, wire = _within("link", link, 0xFFFF), _within("wire", wire, 0xFFFFFFFF) or len(octets)
+        index = _within("index", index, 0xFFFFFFFFFFFFFFFF)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"frame {_shown(index)} cannot be traced: {error}") from error
     frame["time_ns"], frame["captured"], frame["link"] = time_ns, len(octets), link
-    frame["wire"] = wire or len(octets)
+    frame["wire"] = wire
     frame["time_bits"] = FINER_THAN_MICROSECONDS if nanosecond else 0
     packet = decode_batch(np.frombuffer(octets or b"\0", np.uint8), frames, packets)[0]
     if packet["verdict"] != Verdict.FLOW:
@@ -194,7 +253,7 @@ def from_octets(
         seq=int(packet["seq"]) if bits & SEQ_KNOWN else None,
         ack=int(packet["ack"]) if flags & ACK and bits & ACK_KNOWN else None,
         octets=octets,
-        wire=wire or len(octets),
+        wire=wire,
         transport=int(packet["protocol"]),
         payload_octets=int(packet["payload_octets"]),
         time_ns=time_ns,
@@ -223,14 +282,20 @@ def _link_of(packet: Any, links: Mapping[str, int], link: int | None) -> int:
     raise UsageError(f"the link type of a {type(packet).__name__} is not known; say link=, its LINKTYPE_ number")
 
 
-def from_dpkt(packet: Any, *, timestamp: Any, index: int, link: int | None = None) -> TracedPacket | None:
+def from_dpkt(
+    packet: Any, *, timestamp: Any, index: int, link: int | None = None, wire: int = 0
+) -> TracedPacket | None:
     """Make a packet for the engine from a dpkt packet.
+
+    A dpkt object counts as the octets that dpkt makes of it, which for frames that were cut, padded or odd may
+    differ from those captured; hand over the octets themselves where that matters.
 
     Args:
         packet: `dpkt.ethernet.Ethernet`, `dpkt.ip.IP`, `dpkt.ip6.IP6`, `dpkt.sll.SLL`, ... or the octets of a frame.
         timestamp: Seconds since 1970, as `dpkt.pcap.Reader` gives them.
         index: Frame number, from 1.
         link: Link type where the class does not tell it (octets: 1, Ethernet, unless said).
+        wire: Octets on the wire; 0 stands for those there are.
 
     Returns:
         The packet, or None where the frame belongs to no flow.
@@ -242,14 +307,15 @@ def from_dpkt(packet: Any, *, timestamp: Any, index: int, link: int | None = Non
         link = 1 if link is None else link
     else:
         link = _link_of(packet, _DPKT_LINKS, link)
-    return from_octets(bytes(packet), timestamp=timestamp, index=index, link=link)
+    return from_octets(bytes(packet), timestamp=timestamp, index=index, link=link, wire=wire)
 
 
 def from_scapy(packet: Any, *, index: int, timestamp: Any = None, link: int | None = None) -> TracedPacket | None:
     """Make a packet for the engine from a scapy packet.
 
     Args:
-        packet: `Ether`, `IP`, `IPv6`, `CookedLinux`, ... as sniffed, read or built.
+        packet: `Ether`, `IP`, `IPv6`, `CookedLinux`, ... as sniffed, read or built. What was sniffed or read counts
+            as it was captured; after changing it, hand over `type(packet)(bytes(packet))`.
         index: Frame number, from 1.
         timestamp: Seconds since 1970; None takes `packet.time`.
         link: Link type where the class does not tell it.

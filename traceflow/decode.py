@@ -304,7 +304,7 @@ def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
 @inline_kernel
 def _transport(b: Any, s: Any, n: Any, protocol: Any, o: Any, end: Any, row: Any) -> Any:
     """The header behind IP at `o`: ports, TCP columns, and where the payload lies. Returns a verdict."""
-    row["transport"] = o
+    row["transport"] = min(o, end)  # an extension header may announce more than the packet has
     header = U64(0)
     n = min(n, end)
     stop = end
@@ -321,8 +321,9 @@ def _transport(b: Any, s: Any, n: Any, protocol: Any, o: Any, end: Any, row: Any
                 length = _u16(b, s + o + U64(4))
                 if length >= U64(8) and o + length < end:
                     stop = o + length
-    row["payload"] = o + header
-    row["payload_octets"] = stop - (o + header) if stop > o + header else U64(0)
+    begin = min(o + header, end)  # so may a data offset, or a header was sent in part
+    row["payload"] = begin
+    row["payload_octets"] = stop - begin if stop > begin else U64(0)
     return _OK
 
 

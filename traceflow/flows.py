@@ -32,8 +32,8 @@ __all__ = [
     "Flow",
     "FlowSet",
     "Half",
-    "assemble_flows",
     "flat_columns",
+    "reason_of_causes",
 ]
 
 
@@ -129,33 +129,10 @@ for _cause, _reason in _REASONS.items():
     _REASON_OF_CAUSE[_cause] = _reason
 
 
-def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-    """Make FLOW rows of rows of the table, which know a lower and an upper end.
-
-    Args:
-        gone: LIVE[k] of `table.py`.
-
-    Returns:
-        FLOW[k], in the same order.
-    """
-    flows = np.zeros(len(gone), FLOW)
-    for name in ("number", "protocol", "ip_version", "turned", "upper_originates"):
-        flows[name] = gone[name]
-    flows["end_cause"] = gone["cause"]
-    flows["end_reason"] = _REASON_OF_CAUSE[gone["cause"]]
-    upper = gone["upper_originates"] != 0
-    for side, near, far in (("orig", "high", "low"), ("resp", "low", "high")):
-        flows[f"{side}_addr"][:, 0] = np.where(upper, gone[f"{near}_hi"], gone[f"{far}_hi"])
-        flows[f"{side}_addr"][:, 1] = np.where(upper, gone[f"{near}_lo"], gone[f"{far}_lo"])
-        flows[f"{side}_port"] = np.where(upper, gone[f"{near}_port"], gone[f"{far}_port"])
-        flows[side] = np.where(upper, gone[near], gone[far])
-    both = (flows["orig"]["packets"] > 0) & (flows["resp"]["packets"] > 0)
-    some = np.where(flows["orig"]["packets"] > 0, flows["orig"], flows["resp"])
-    flows["first_ns"] = np.where(
-        both, np.minimum(flows["orig"]["first_ns"], flows["resp"]["first_ns"]), some["first_ns"]
-    )
-    flows["last_ns"] = np.where(both, np.maximum(flows["orig"]["last_ns"], flows["resp"]["last_ns"]), some["last_ns"])
-    return flows
+def reason_of_causes(causes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The EndReason of each EndCause: uint8[k]."""
+    reasons: npt.NDArray[np.uint8] = _REASON_OF_CAUSE[causes]
+    return reasons
 
 
 @dataclasses.dataclass(slots=True)

@@ -37,7 +37,7 @@ def _mix(value: Any, by: Any) -> Any:
 
 @inline_kernel
 def hash_key(packet: Any, upside: Any, seed: Any) -> Any:
-    """Hash of the key of a packet: uint64. The same for both directions when `upside` is `is_reversed`."""
+    """Hash of the key of a packet: 32 bits in a uint64. The same for both directions when `upside` is `is_reversed`."""
     ports = (U64(packet["src_port"]) << U64(16)) | U64(packet["dst_port"])
     low_hi, low_lo, high_hi, high_lo = packet["src_hi"], packet["src_lo"], packet["dst_hi"], packet["dst_lo"]
     if upside:
@@ -48,7 +48,7 @@ def hash_key(packet: Any, upside: Any, seed: Any) -> Any:
     value = _mix(value, U64(high_lo))
     value = _mix(value, U64(low_hi) + rest)
     value = _mix(value, U64(high_hi))
-    return value ^ (value >> U64(32))
+    return (value ^ (value >> U64(32))) & U64(0xFFFFFFFF)
 
 
 @inline_kernel
@@ -132,9 +132,9 @@ def reindex(slots: Any, live: Any, heap: Any, count: Any) -> Any:
     Args:
         slots: uint32[2**k], zero.
         live: LIVE[n].
-        heap: uint32[n], row numbers of the live flows in its first `count` entries.
+        heap: HEAP[n], the live flows stand in its first `count` entries.
         count: Live flows.
     """
     for i in range(count):
-        row = U64(heap[U64(i)])
+        row = U64(heap[U64(i)]["row"])
         index_row(slots, U64(live[row]["hashed"]), row)

@@ -17,40 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
-from traceflow.flows import FLOW, HALF, Account, EndCause, assemble_flows
+from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import find_row, forget_row, hash_key, index_row, is_reversed, reindex
+from traceflow.live import assemble_flows, live_rows
 from traceflow.options import Options
 from traceflow.packets import NO_TIME, Verdict
-from traceflow.tcp import FIN, note_segment, opens_new_flow, sender_originates, turns_direction
-from traceflow.timeouts import NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
+from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, sender_originates, turns_direction
+from traceflow.timeouts import HEAP, NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
 
-__all__ = ["FROM_RESPONDER", "FROM_UPPER", "LIVE", "MARK", "FlowTable"]
-
-LIVE = np.dtype(
-    [
-        ("hashed", "u8"),
-        ("low_hi", "u8"),  # the lower end of the key, or the source where the key keeps its direction
-        ("low_lo", "u8"),
-        ("high_hi", "u8"),
-        ("high_lo", "u8"),
-        ("low_port", "u2"),
-        ("high_port", "u2"),
-        ("protocol", "u1"),
-        ("ip_version", "u1"),
-        ("upper_originates", "u1"),  # 1: the originator is the upper end
-        ("turned", "u1"),  # 1: the originator was found to be the other end only later
-        ("due_ns", "i8"),  # the flow ends when the clock reaches this
-        ("wake_ns", "i8"),  # its place in the heap: see timeouts.py
-        ("number", "u8"),  # from 1, in opening order
-        ("heap_at", "u4"),  # its place in the heap; in a free row: the next free row plus one
-        ("closed_by", "u1"),  # 0, or the EndCause FIN or RST once the flow is closing
-        ("cause", "u1"),  # the EndCause, set when it ends
-        ("low", HALF),  # what the lower end sent
-        ("high", HALF),
-    ],
-    align=True,
-)
-"""A live flow."""
+__all__ = ["FROM_RESPONDER", "FROM_UPPER", "MARK", "FlowTable"]
 
 MARK = np.dtype([("flow", "u8"), ("direction", "u1")], align=True)
 """What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER."""
@@ -121,10 +96,10 @@ def _end_due(state: Any, live: Any, slots: Any, heap: Any, gone: Any, now_ns: An
         False where no room is left in `gone` and more may be due.
     """
     while U64(state["live"]) != U64(0) and most != U64(0):
-        row = U64(heap[U64(0)])
-        if live[row]["wake_ns"] > now_ns:
+        if heap[U64(0)]["wake_ns"] > now_ns:
             break
-        if live[row]["due_ns"] != live[row]["wake_ns"]:
+        row = U64(heap[U64(0)]["row"])
+        if live[row]["due_ns"] != heap[U64(0)]["wake_ns"]:
             wake_first_again(heap, live, U64(state["live"]))
             continue
         if U64(state["ended"]) == U64(len(gone)):
@@ -157,43 +132,44 @@ def _open_row(state: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> A
     if packet["protocol"] == _TCP and not state["directed"]:
         originates = sender_originates(packet)
     flow["upper_originates"] = 1 if upside == originates else 0
-    _clear_half(flow["low"])
-    _clear_half(flow["high"])
+    _clear_direction(flow["low"], flow["low_rest"])
+    _clear_direction(flow["high"], flow["high_rest"])
     return row
 
 
 @outline_kernel
-def _clear_half(half: Any) -> Any:
+def _clear_direction(half: Any, rest: Any) -> Any:
     half["packets"] = 0
     half["wire_octets"] = 0
     half["ip_octets"] = 0
     half["payload_octets"] = 0
-    half["first_ns"] = 0
     half["last_ns"] = 0
-    half["opened_ns"] = 0
-    half["opened_frame"] = 0
-    counters = half["flags"]
-    for bit in range(8):
-        counters[U64(bit)] = 0
+    half["psh"] = 0
     half["base_seq"] = 0
     half["bits"] = 0
     half["time_bits"] = 0
+    rest["first_ns"] = 0
+    rest["opened_ns"] = 0
+    rest["opened_frame"] = 0
+    counters = rest["flags"]
+    for bit in range(8):
+        counters[U64(bit)] = 0
 
 
 @inline_kernel
-def _count_packet(half: Any, frame: Any, packet: Any, number: Any) -> Any:
+def _count_packet(half: Any, rest: Any, frame: Any, packet: Any, number: Any) -> Any:
     """Count a frame for its sender."""
     time_ns = frame["time_ns"]
     if half["packets"] == U64(0):
-        half["first_ns"] = time_ns
         half["last_ns"] = time_ns
-        half["opened_ns"] = time_ns
-        half["opened_frame"] = number
         half["time_bits"] = frame["time_bits"]
-    elif time_ns > half["last_ns"]:
+        rest["first_ns"] = time_ns
+        rest["opened_ns"] = time_ns
+        rest["opened_frame"] = number
+    elif time_ns >= half["last_ns"]:
         half["last_ns"] = time_ns
-    elif time_ns < half["first_ns"]:
-        half["first_ns"] = time_ns
+    elif time_ns < rest["first_ns"]:
+        rest["first_ns"] = time_ns
     half["packets"] += U64(1)
     half["wire_octets"] += U64(frame["wire"])
     half["ip_octets"] += U64(packet["ip_octets"])
@@ -203,11 +179,14 @@ def _count_packet(half: Any, frame: Any, packet: Any, number: Any) -> Any:
 @inline_kernel
 def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside: Any) -> Any:
     """Let a TCP segment change its flow. Returns True where the flow ends right after it."""
+    rest = flow["high_rest"] if upside else flow["low_rest"]
     if not state["directed"]:
         from_originator = upside == (flow["upper_originates"] != 0)
-        if turns_direction(packet, half, other, from_originator):
+        other_rest = flow["low_rest"] if upside else flow["high_rest"]
+        if turns_direction(packet, rest, other_rest, from_originator):
             flow["upper_originates"] = 1 if flow["upper_originates"] == 0 else 0
             flow["turned"] = 1
+    count_flags(packet, half, rest)
     both, reset = note_segment(packet, half, other)
     if state["tcp_end"] == _TCP_END_BOTH and flow["closed_by"] == 0:
         if reset:
@@ -260,7 +239,7 @@ def track(
         state: STATE[1].
         live: LIVE[n].
         slots: uint32[2**k >= 2 * n], the index of keys.py.
-        heap: uint32[n], the heap of timeouts.py.
+        heap: HEAP[n], the heap of timeouts.py.
         gone: LIVE[j], receives the flows that end.
         frames: FRAME[m].
         packets: PACKET[m]; a Verdict may be set.
@@ -312,18 +291,20 @@ def track(
         flow = live[row]
         half = flow["high"] if upside else flow["low"]
         other = flow["low"] if upside else flow["high"]
-        _count_packet(half, frame, packet, number)
+        _count_packet(half, flow["high_rest"] if upside else flow["low_rest"], frame, packet, number)
         ends = _note_tcp(table, flow, packet, half, other, upside) if tcp else False
         mark["flow"] = flow["number"]
         from_upper = U64(FROM_UPPER) if upside else U64(0)
         from_responder = U64(FROM_RESPONDER) if upside != (flow["upper_originates"] != 0) else U64(0)
         mark["direction"] = from_upper | from_responder
-        flow["due_ns"] = _due_ns(table, flow)
+        due_ns = _due_ns(table, flow)
+        shorter = due_ns < flow["due_ns"]
+        flow["due_ns"] = due_ns
         if found == U64(0):
             index_row(slots, hashed, row)
             push_row(heap, live, row, U64(table["live"]))
             table["live"] = U64(table["live"]) + U64(1)
-        elif flow["due_ns"] < flow["wake_ns"]:
+        elif shorter:
             wake_earlier(heap, live, row)
         if ends:
             _end_row(table, live, slots, heap, gone, row, _FIN)
@@ -365,13 +346,13 @@ class FlowTable:
         state["tcp_only"] = options.tcp_only
         state["syn_opens"] = options.syn_opens
         state["tcp_end"] = _TCP_END[options.tcp_end]
-        self._gone = np.zeros(_GONE_ROWS, LIVE)
+        self._gone = live_rows(_GONE_ROWS)
         self._marks = np.zeros(0, MARK)
         self._ended: list[npt.NDArray[np.void]] = []
         self._causes = np.zeros(max(EndCause) + 1, np.int64)
         self._frames = 0
-        self._live = np.zeros(0, LIVE)
-        self._heap = np.zeros(0, np.uint32)
+        self._live = live_rows(0)
+        self._heap = np.zeros(0, HEAP)
         self._slots = np.zeros(2, np.uint32)
         self._grow()
 
@@ -380,13 +361,13 @@ class FlowTable:
         old = len(self._live)
         rows = min(max(_FIRST_ROWS, 2 * old), max(self.options.max_flows, 1))
         state = self._state[0]
-        live = np.zeros(rows, LIVE)
+        live = live_rows(rows)
         live[:old] = self._live
         chain = np.arange(old + 2, rows + 2, dtype=np.uint32)
         chain[-1] = state["free"]
         live["heap_at"][old:] = chain
         state["free"] = old + 1
-        heap = np.zeros(rows, np.uint32)
+        heap = np.zeros(rows, HEAP)
         heap[:old] = self._heap
         self._live, self._heap = live, heap
         self._slots = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)

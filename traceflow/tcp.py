@@ -2,7 +2,7 @@
 
 The only place that compares sequence numbers (modulo 2**32, RFC 9293 section 3.4) and the only place that
 decides whether a segment opens or closes a flow. It keeps no state of its own: the state of a direction is a
-HALF row (`flows.py`), handed in. An illegal segment is an observation, never an error.
+HOT and a REST row (`live.py`), handed in. An illegal segment is an observation, never an error.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "RST",
     "SYN",
     "URG",
+    "count_flags",
     "flag_text",
     "note_segment",
     "opens_new_flow",
@@ -39,11 +40,11 @@ FLAG_NAMES = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
 """Names of the flags, least significant bit first (RFC 9293 section 3.1)."""
 
 BASE_KNOWN = 1
-"""Bit of HALF `bits`: `base_seq` holds a number."""
+"""Bit of HOT `bits`: `base_seq` holds a number."""
 MORE_THAN_SYN = 2
-"""Bit of HALF `bits`: the direction has sent a segment without SYN."""
+"""Bit of HOT `bits`: the direction has sent a segment without SYN."""
 FIN_SEEN = 4
-"""Bit of HALF `bits`: the direction has sent a FIN."""
+"""Bit of HOT `bits`: the direction has sent a FIN."""
 
 
 def flag_text(flags: int) -> str:
@@ -70,7 +71,7 @@ def opens_new_flow(packet: Any, half: Any, closing: Any) -> Any:
 
     Args:
         packet: PACKET row of the segment.
-        half: HALF row of the direction that sends it.
+        half: HOT row of the direction that sends it.
         closing: True when a RST, or the FINs of both sides, were seen.
 
     Returns:
@@ -96,7 +97,7 @@ def sender_originates(packet: Any) -> Any:
 
 
 @inline_kernel
-def turns_direction(packet: Any, half: Any, other: Any, from_originator: Any) -> Any:
+def turns_direction(packet: Any, rest: Any, other_rest: Any, from_originator: Any) -> Any:
     """Whether a segment shows that the originator was taken wrongly (flow-rules 2). Ask before `note_segment`.
 
     It does when the first SYN of the flow comes from the responder, or the first SYN+ACK from the originator.
@@ -104,9 +105,29 @@ def turns_direction(packet: Any, half: Any, other: Any, from_originator: Any) ->
     flags = U64(packet["flags"])
     if flags & U64(SYN) == U64(0) or U64(packet["bits"]) & U64(SEQ_KNOWN) == U64(0):
         return False
-    if half["flags"][U64(1)] != U64(0) or other["flags"][U64(1)] != U64(0):
+    if rest["flags"][U64(1)] != U64(0) or other_rest["flags"][U64(1)] != U64(0):
         return False
     return from_originator == (flags & U64(ACK) != U64(0))
+
+
+@inline_kernel
+def count_flags(packet: Any, half: Any, rest: Any) -> Any:
+    """Count the flags of a segment; common ones touch `half` alone.
+
+    A segment whose flags were not captured counts as one without any.
+
+    Args:
+        packet: PACKET row of the segment.
+        half: HOT row of its sender; changed.
+        rest: REST row of its sender; changed where anything but PSH and ACK is set, or ACK is not.
+    """
+    flags = U64(packet["flags"])
+    half["psh"] += (flags >> U64(3)) & U64(1)
+    rare = (flags ^ U64(ACK)) & U64(0xFF ^ PSH)
+    if rare != U64(0):
+        counters = rest["flags"]
+        for bit in range(8):
+            counters[U64(bit)] += (rare >> U64(bit)) & U64(1)
 
 
 @inline_kernel
@@ -118,8 +139,8 @@ def note_segment(packet: Any, half: Any, other: Any) -> Any:
 
     Args:
         packet: PACKET row of the segment.
-        half: HALF row of its sender; changed.
-        other: HALF row of its receiver; changed.
+        half: HOT row of its sender; changed.
+        other: HOT row of its receiver; changed.
 
     Returns:
         (FIN seen from both sides now, RST seen in this segment).
@@ -141,8 +162,5 @@ def note_segment(packet: Any, half: Any, other: Any) -> Any:
         if flags & U64(FIN):
             bits |= U64(FIN_SEEN)
         half["bits"] = bits
-        counters = half["flags"]
-        for bit in range(8):
-            counters[U64(bit)] += (flags >> U64(bit)) & U64(1)
     both = bits & U64(other["bits"]) & U64(FIN_SEEN) != U64(0)
     return both, flags & U64(RST) != U64(0)

@@ -5,6 +5,7 @@ flow either is due, or goes back into the heap with its true time. So a packet c
 different timeouts works, and flows still end in the exact order of (due time, flow number), whatever the batches:
 a wake time is never later than the due time. A timeout that becomes shorter moves its row up at once.
 
+The heap holds what it compares, so that going through it touches no rows, save for `heap_at` of those that move.
 Times are int64 nanoseconds of packet time; nothing here reads a clock.
 """
 
@@ -12,79 +13,88 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from traceflow.compiled import U64, inline_kernel, outline_kernel
 
-__all__ = ["NEVER_NS", "drop_row", "push_row", "wake_earlier", "wake_first_again"]
+__all__ = ["HEAP", "NEVER_NS", "drop_row", "push_row", "wake_earlier", "wake_first_again"]
 
 NEVER_NS = 2**63 - 1
 """Due time of a flow without a timeout."""
 
+HEAP = np.dtype([("wake_ns", "i8"), ("number", "u8"), ("row", "u8")], align=True)
+"""An entry of the heap: when to look at a flow, its number, its row."""
+
 
 @inline_kernel
-def _before(live: Any, a: Any, b: Any) -> Any:
-    """Whether row `a` wakes before row `b`."""
-    if live[a]["wake_ns"] != live[b]["wake_ns"]:
-        return live[a]["wake_ns"] < live[b]["wake_ns"]
-    return live[a]["number"] < live[b]["number"]
+def _before(a: Any, b: Any) -> Any:
+    """Whether entry `a` wakes before entry `b`."""
+    if a["wake_ns"] != b["wake_ns"]:
+        return a["wake_ns"] < b["wake_ns"]
+    return a["number"] < b["number"]
+
+
+@inline_kernel
+def _put(heap: Any, live: Any, at: Any, wake_ns: Any, number: Any, row: Any) -> Any:
+    """Write an entry and tell its row where it stands."""
+    entry = heap[at]
+    entry["wake_ns"] = wake_ns
+    entry["number"] = number
+    entry["row"] = row
+    live[row]["heap_at"] = at
 
 
 @outline_kernel
 def _rise(heap: Any, live: Any, at: Any) -> Any:
     """Move the entry at `at` up to its place."""
-    row = U64(heap[at])
+    wake_ns, number, row = heap[at]["wake_ns"], heap[at]["number"], U64(heap[at]["row"])
     while at > U64(0):
-        above = (at - U64(1)) >> U64(1)
-        other = U64(heap[above])
-        if not _before(live, row, other):
+        above = heap[(at - U64(1)) >> U64(1)]
+        if above["wake_ns"] < wake_ns or (above["wake_ns"] == wake_ns and above["number"] < number):
             break
-        heap[at] = other
-        live[other]["heap_at"] = at
-        at = above
-    heap[at] = row
-    live[row]["heap_at"] = at
+        _put(heap, live, at, above["wake_ns"], above["number"], U64(above["row"]))
+        at = (at - U64(1)) >> U64(1)
+    _put(heap, live, at, wake_ns, number, row)
 
 
 @outline_kernel
 def _sink(heap: Any, live: Any, at: Any, count: Any) -> Any:
     """Move the entry at `at` down to its place among `count` entries."""
-    row = U64(heap[at])
+    wake_ns, number, row = heap[at]["wake_ns"], heap[at]["number"], U64(heap[at]["row"])
     while True:
         below = (at << U64(1)) + U64(1)
         if below >= count:
             break
-        other = U64(heap[below])
-        if below + U64(1) < count and _before(live, U64(heap[below + U64(1)]), other):
+        if below + U64(1) < count and _before(heap[below + U64(1)], heap[below]):
             below += U64(1)
-            other = U64(heap[below])
-        if not _before(live, other, row):
+        next_one = heap[below]
+        if wake_ns < next_one["wake_ns"] or (wake_ns == next_one["wake_ns"] and number < next_one["number"]):
             break
-        heap[at] = other
-        live[other]["heap_at"] = at
+        _put(heap, live, at, next_one["wake_ns"], next_one["number"], U64(next_one["row"]))
         at = below
-    heap[at] = row
-    live[row]["heap_at"] = at
+    _put(heap, live, at, wake_ns, number, row)
 
 
 @inline_kernel
 def push_row(heap: Any, live: Any, row: Any, count: Any) -> Any:
     """Add a row, whose `due_ns` is set, to a heap of `count` entries."""
-    live[row]["wake_ns"] = live[row]["due_ns"]
-    heap[count] = row
+    _put(heap, live, count, live[row]["due_ns"], live[row]["number"], row)
     _rise(heap, live, count)
 
 
 @inline_kernel
 def wake_earlier(heap: Any, live: Any, row: Any) -> Any:
-    """Move a row up because its `due_ns` has become earlier than its `wake_ns`."""
-    live[row]["wake_ns"] = live[row]["due_ns"]
-    _rise(heap, live, U64(live[row]["heap_at"]))
+    """Move a row up if its `due_ns` has become earlier than its wake time."""
+    at = U64(live[row]["heap_at"])
+    if live[row]["due_ns"] < heap[at]["wake_ns"]:
+        heap[at]["wake_ns"] = live[row]["due_ns"]
+        _rise(heap, live, at)
 
 
 @inline_kernel
 def wake_first_again(heap: Any, live: Any, count: Any) -> Any:
     """Put the first row back at its true `due_ns`, because it was not due when it woke."""
-    row = U64(heap[U64(0)])
-    live[row]["wake_ns"] = live[row]["due_ns"]
+    heap[U64(0)]["wake_ns"] = live[U64(heap[U64(0)]["row"])]["due_ns"]
     _sink(heap, live, U64(0), count)
 
 
@@ -94,8 +104,7 @@ def drop_row(heap: Any, live: Any, row: Any, count: Any) -> Any:
     at = U64(live[row]["heap_at"])
     last = count - U64(1)
     if at != last:
-        moved = U64(heap[last])
-        heap[at] = moved
-        live[moved]["heap_at"] = at
+        moved = heap[last]
+        _put(heap, live, at, moved["wake_ns"], moved["number"], U64(moved["row"]))
         _rise(heap, live, at)
-        _sink(heap, live, U64(live[moved]["heap_at"]), last)
+        _sink(heap, live, at, last)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, overload
@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self, overload
 import numpy as np
 
 from traceflow.adapters import TracedPacket, packet_of, timestamp_ns
-from traceflow.errors import CannotWriteError, suggest
+from traceflow.errors import CannotWriteError, FileExists, suggest
 from traceflow.flows import Account
 from traceflow.labels import PROTOCOLS_WITH_PORTS, label_text, protocol_name
 from traceflow.options import options_for
@@ -36,6 +36,16 @@ BufferID = tuple[Any, int, Any, int]
 
 _DEFAULT_FOLDER = "./tmp"
 _DEFAULT_FORMAT = "json"
+_MAPPED = 0xFFFF00000000  # upper part of ::ffff:a.b.c.d, see packets.py
+_HALF = 0xFFFFFFFFFFFFFFFF
+_FRAME_FIELDS = ["time_ns", "wire", "link"]
+_PACKET_FIELDS = [
+    *("src_hi", "src_lo", "dst_hi", "dst_lo", "src_port", "dst_port", "protocol", "ip_version", "verdict"),
+    *("flags", "bits", "seq", "ack", "payload_octets"),
+]
+
+
+_OUR_DUMPERS = (dictdump.JSONDumper, dictdump.PLISTDumper, dictdump.TreeDumper, PCAPDumper)
 
 
 class FormatWarning(UserWarning):
@@ -53,19 +63,54 @@ class Dumper(Protocol):
         """Append one block."""
 
 
-@dataclass(frozen=True, slots=True)
 class Index:
-    """One direction of a flow.
+    """One direction of a flow, as it was when it was asked for.
 
-    Attributes:
+    Args:
         fpout: Path of its file, None where there is none.
-        index: Frame numbers in the order in which they came.
+        index: Frame numbers in the order in which they came. A list may grow afterwards.
         label: `{src}_{srcport}-{dst}_{dstport}-{timestamp}` of its first packet.
     """
 
-    fpout: str | None
-    index: tuple[int, ...]
-    label: str
+    __slots__ = ("_count", "_fpout", "_frames", "_label")
+
+    def __init__(self, fpout: str | None, index: Sequence[int], label: str) -> None:
+        self._fpout, self._frames, self._label = fpout, index, label
+        self._count = len(index)
+
+    @property
+    def fpout(self) -> str | None:
+        """Path of its file, None where there is none."""
+        return self._fpout
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        """Frame numbers in the order in which they came.
+
+        The tuple is made when it is touched: to look at all directions after each packet must not copy all frames.
+        """
+        if not isinstance(self._frames, tuple):
+            self._frames = tuple(self._frames[: self._count])
+        return self._frames
+
+    @property
+    def label(self) -> str:
+        """`{src}_{srcport}-{dst}_{dstport}-{timestamp}` of its first packet."""
+        return self._label
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Index):
+            return NotImplemented
+        return (self._fpout, self._label, self.index) == (other._fpout, other._label, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self._fpout, self._label, self.index))
+
+    def __repr__(self) -> str:
+        return f"Index(fpout={self._fpout!r}, index={self.index!r}, label={self._label!r})"
 
 
 class Buffer:
@@ -83,8 +128,8 @@ class Buffer:
 
     def snapshot(self) -> Index:
         """The Index of now; made anew only when frames have come since."""
-        if self._seen is None or len(self._seen.index) != len(self.index):
-            self._seen = Index(self.fpath, tuple(self.index), self.label)
+        if self._seen is None or len(self._seen) != len(self.index):
+            self._seen = Index(self.fpath, self.index, self.label)
         return self._seen
 
 
@@ -167,9 +212,12 @@ class TraceFlow:
             if self._dumper is not None and not overwrite:
                 refuse_earlier_run(self._folder, self._extension or "")
         self._frames, self._packets = np.zeros(1, FRAME), np.zeros(1, PACKET)
+        # Views of the fields that `_fill` sets: one assignment of a tuple takes 0.4 us, each single field as much.
+        self._frame_fields, self._packet_fields = self._frames[_FRAME_FIELDS], self._packets[_PACKET_FIELDS]
         self._seen = 0
         self._buffers: dict[int, Buffer] = {}
         self._order: list[Buffer] = []
+        self._ending: deque[Buffer] = deque()
         self._names = UniqueNames(fold=True)
         self._callbacks: list[Callable[[Index], Any]] = []
 
@@ -243,32 +291,24 @@ class TraceFlow:
         """
         taken = packet_of(packet)
         buffer, new = self._place(taken)
-        failure: CannotWriteError | None = None
-        if buffer is not None:
-            buffer.index.append(taken.index)
-            try:
+        answer: Any = None
+        try:
+            if buffer is not None:
+                buffer.index.append(taken.index)
                 self._write(buffer, taken, new)
-            except OSError as error:
-                failure = (
-                    error
-                    if isinstance(error, CannotWriteError)
-                    else CannotWriteError(f"cannot write {buffer.fpath}: {error.strerror or error}")
-                )
-        self._end_buffers()
-        if failure is not None:
-            raise failure
-        if buffer is None:
-            return None
-        return buffer.fpout if output else buffer.label
+                answer = buffer.fpout if output else buffer.label
+        finally:
+            self._end_buffers()
+        return answer
 
     def _place(self, packet: TracedPacket) -> tuple[Buffer | None, bool]:
         """Let the table find the flow of a packet. Returns its buffer and whether it is new."""
         self._fill(packet)
         self._seen += 1
-        mark = self._table.track(self._frames, self._packets, self._seen)[0]
-        if not mark["flow"]:
+        flow, direction = self._table.track(self._frames, self._packets, self._seen)[0].item()
+        if not flow:
             return None, False
-        key = int(mark["flow"]) << 1 | (int(mark["direction"]) & FROM_UPPER != 0)
+        key = flow << 1 | (direction & FROM_UPPER != 0)
         buffer = self._buffers.get(key)
         if buffer is not None:
             return buffer, False
@@ -290,62 +330,90 @@ class TraceFlow:
     def _fill(self, packet: TracedPacket) -> None:
         """Write a packet into the rows that the table reads."""
         time_ns = timestamp_ns(packet.timestamp) if packet.time_ns is None else packet.time_ns
-        self._frames[0] = (time_ns, 0, 0, 0, packet.wire, 0, packet.protocol & 0xFFFF, 0)
-        row = self._packets[0]
-        for side, end in (("src", packet.src), ("dst", packet.dst)):
-            number = int(end)
-            row[f"{side}_hi"] = number >> 64
-            row[f"{side}_lo"] = number & 0xFFFFFFFFFFFFFFFF if end.version == 6 else number | 0xFFFF00000000
-        row["src_port"], row["dst_port"] = packet.srcport, packet.dstport
-        row["protocol"], row["ip_version"], row["verdict"] = packet.transport, packet.src.version, 0
+        src, dst, version = int(packet.src), int(packet.dst), packet.src.version
+        if version == 4:
+            src, dst = src | _MAPPED, dst | _MAPPED
         flags = (SYN if packet.syn else 0) | (FIN if packet.fin else 0) | (RST if packet.rst else 0)
-        bits = FLAGS_KNOWN
-        row["seq"] = row["ack"] = 0
-        if packet.seq is not None:
-            row["seq"], bits = packet.seq, bits | SEQ_KNOWN
-        if packet.ack is not None:
-            row["ack"], bits, flags = packet.ack, bits | ACK_KNOWN, flags | ACK
-        row["flags"], row["bits"], row["payload_octets"] = flags, bits, packet.payload_octets
+        bits, seq, ack = FLAGS_KNOWN, packet.seq, packet.ack
+        if seq is not None:
+            bits |= SEQ_KNOWN
+        if ack is not None:
+            bits, flags = bits | ACK_KNOWN, flags | ACK
+        self._frame_fields[0] = (time_ns, packet.wire, packet.protocol)
+        self._packet_fields[0] = (
+            *(src >> 64, src & _HALF, dst >> 64, dst & _HALF, packet.srcport, packet.dstport),
+            *(packet.transport, version, 0),
+            *(flags, bits, seq or 0, ack or 0, packet.payload_octets),
+        )
 
     def _write(self, buffer: Buffer, packet: TracedPacket, new: bool) -> None:
-        """Append a packet to the file of its buffer; the first one makes the file."""
-        if self._dumper is None or buffer.fpath is None:
+        """Append a packet to the file of its buffer; the first one makes the file.
+
+        Raises:
+            CannotWriteError: It cannot be made (then the buffer goes on without a file), or not be written.
+        """
+        path = buffer.fpath
+        if path is None:
             return
-        if new:
-            keywords: dict[str, Any] = {
-                "protocol": packet.protocol,
-                "byteorder": self._byteorder,
-                "nanosecond": self._nanosecond,
-            }
-            if self._overwrite and getattr(self._dumper, "__module__", "").startswith("traceflow."):
-                keywords["overwrite"] = True
-            buffer.fpout = self._dumper(buffer.fpath, **keywords)
-        if buffer.fpout is None:
-            return
-        frame: Any = packet.frame
-        if isinstance(buffer.fpout, PCAPDumper):
-            if packet.octets is None:
-                raise CannotWriteError(
-                    f"packet {packet.index} has no octets to write to {buffer.fpath}; use an adapter"
-                )
-            frame = {"octets": packet.octets, "time_ns": int(self._frames[0]["time_ns"]), "wire": packet.wire}
-        buffer.fpout(frame, name=f"Frame {packet.index}")
+        try:
+            if new:
+                buffer.fpath = None
+                buffer.fpout = self._open_dumper(path, packet)
+                buffer.fpath = path
+            if buffer.fpout is not None:
+                buffer.fpout(self._written_form(buffer.fpout, path, packet), name=f"Frame {packet.index}")
+        except CannotWriteError:
+            raise
+        except OSError as error:
+            raise CannotWriteError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def _open_dumper(self, path: str, packet: TracedPacket) -> Dumper:
+        """Make the dumper of a new buffer."""
+        keywords: dict[str, Any] = {
+            "protocol": packet.protocol,
+            "byteorder": self._byteorder,
+            "nanosecond": self._nanosecond,
+        }
+        if isinstance(self._dumper, type) and issubclass(self._dumper, _OUR_DUMPERS):
+            keywords["overwrite"] = self._overwrite
+        elif not self._overwrite and Path(path).exists():  # dictdumper's own classes would truncate it
+            raise FileExists(f"{path} exists already; choose another folder or overwrite=True")
+        dumper: Dumper = self._dumper(path, **keywords)
+        return dumper
+
+    def _written_form(self, dumper: Dumper, path: str, packet: TracedPacket) -> Any:
+        """What a dumper is given of a packet: its `frame`, or for pcap its octets."""
+        if not isinstance(dumper, PCAPDumper):
+            return packet.frame
+        if packet.octets is None:
+            raise CannotWriteError(f"packet {packet.index} has no octets to write to {path}; use an adapter")
+        return {"octets": packet.octets, "time_ns": int(self._frames[0]["time_ns"]), "wire": packet.wire}
 
     def _end_buffers(self) -> None:
-        """Close the buffers of the flows that ended, and call back."""
+        """Close the buffers of the flows that ended, and call back.
+
+        They wait in a queue: whatever a callback does (it may feed this tracer) or raises, each has its turn once.
+        """
         for flow in self._table.drain():
-            keys = [int(flow["number"]) << 1, int(flow["number"]) << 1 | 1]
-            ended = [self._buffers.pop(key) for key in keys if key in self._buffers]
+            number = int(flow["number"])
+            ended = [self._buffers.pop(key) for key in (number << 1, number << 1 | 1) if key in self._buffers]
             # Directions of a flow end in the order in which they opened.
-            ended.sort(key=lambda buffer: buffer.opened)
-            for buffer in ended:
-                close = getattr(buffer.fpout, "close", None)
+            self._ending.extend(sorted(ended, key=lambda buffer: buffer.opened))
+        failure: CannotWriteError | None = None
+        while self._ending:
+            buffer = self._ending.popleft()
+            close, buffer.fpout = getattr(buffer.fpout, "close", None), None
+            try:
                 if close is not None:
                     close()
-                self._call_back(buffer.snapshot())
+            except OSError as error:
+                failure = CannotWriteError(f"cannot close {buffer.fpath}: {error.strerror or error}")
+            self._call_back(buffer.snapshot())
+        if failure is not None:
+            raise failure
 
     def _call_back(self, index: Index) -> None:
-        for callback in self._callbacks:
+        for callback in tuple(self._callbacks):
             try:
                 callback(index)
             except Exception:  # noqa: BLE001 - whatever a user's function raises must not lose flows

@@ -1,0 +1,131 @@
+"""How a live flow lies in memory: LIVE rows, and how FLOW rows are made of them when flows end.
+
+A packet touches as few cache lines as possible, because with many live flows each of them is a trip to memory: the
+first line of a row holds the key and the timeout, the second and third what most packets of the lower and of the upper
+end change (HOT); the rest (REST) is touched when a direction opens, and by segments with rare flags. Rows begin on a
+cache line.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.flows import FLOW, HALF, reason_of_causes
+
+__all__ = ["LIVE", "assemble_flows", "live_rows"]
+
+_LINE = 64  # octets of a cache line on x86-64 and most ARM; on others rows are merely aligned well
+
+HOT = np.dtype(
+    [
+        ("packets", "u8"),
+        ("wire_octets", "u8"),
+        ("ip_octets", "u8"),
+        ("payload_octets", "u8"),
+        ("last_ns", "i8"),
+        ("psh", "u8"),  # segments with PSH, the one flag besides ACK that is common
+        ("base_seq", "u4"),
+        ("bits", "u1"),  # state of tcp.py
+        ("time_bits", "u1"),
+    ],
+    align=True,
+)
+"""What most packets of a direction change; columns as in HALF."""
+
+REST = np.dtype(
+    [
+        ("first_ns", "i8"),
+        ("opened_ns", "i8"),
+        ("opened_frame", "u8"),
+        ("flags", "u8", (8,)),  # as in HALF, but ACK counts the segments without it, and PSH stands in HOT
+    ],
+    align=True,
+)
+"""What few packets of a direction change."""
+
+LIVE = np.dtype(
+    {
+        "names": [
+            *("low_hi", "low_lo", "high_hi", "high_lo", "low_port", "high_port", "protocol", "ip_version"),
+            *("upper_originates", "closed_by", "hashed", "heap_at", "due_ns", "number"),
+            *("low", "high", "low_rest", "high_rest", "turned", "cause"),
+        ],
+        "formats": [
+            *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
+            *("u1", "u1", "u4", "u4", "i8", "u8"),
+            *(HOT, HOT, REST, REST, "u1", "u1"),
+        ],
+        "offsets": [
+            *(0, 8, 16, 24, 32, 34, 36, 37),
+            *(38, 39, 40, 44, 48, 56),
+            *(64, 128, 192, 280, 368, 369),
+        ],
+        "itemsize": 384,
+        "aligned": True,
+    }
+)
+"""A live flow.
+
+- `low`, `high`: the lower and the upper end of the key; where the key keeps its direction, source and destination.
+- `hashed`: hash of the key.
+- `heap_at`: place in the heap of `timeouts.py`; in a free row: the next free row plus one.
+- `due_ns`: when the flow ends if no frame comes.
+- `closed_by`: 0, or the EndCause FIN or RST of a flow that is closing.
+- `upper_originates`: 1 where the originator is the upper end; `turned`: 1 where that was found out later.
+- `cause`: EndCause of a flow that ended.
+"""
+
+
+def live_rows(count: int) -> npt.NDArray[np.void]:
+    """LIVE[count], all zero, the first row at the start of a cache line."""
+    octets = np.zeros(count * LIVE.itemsize + _LINE, np.uint8)
+    start = -octets.ctypes.data % _LINE
+    return octets[start : start + count * LIVE.itemsize].view(LIVE)
+
+
+def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Make FLOW rows of rows that ended: from a lower and an upper end to an originator and a responder.
+
+    Args:
+        gone: LIVE[k].
+
+    Returns:
+        FLOW[k], in the same order.
+    """
+    flows = np.zeros(len(gone), FLOW)
+    for name in ("number", "protocol", "ip_version", "turned", "upper_originates"):
+        flows[name] = gone[name]
+    flows["end_cause"] = gone["cause"]
+    flows["end_reason"] = reason_of_causes(gone["cause"])
+    upper = gone["upper_originates"] != 0
+    halves = {end: _halves(gone, end) for end in ("low", "high")}
+    for side, near, far in (("orig", "high", "low"), ("resp", "low", "high")):
+        flows[f"{side}_addr"][:, 0] = np.where(upper, gone[f"{near}_hi"], gone[f"{far}_hi"])
+        flows[f"{side}_addr"][:, 1] = np.where(upper, gone[f"{near}_lo"], gone[f"{far}_lo"])
+        flows[f"{side}_port"] = np.where(upper, gone[f"{near}_port"], gone[f"{far}_port"])
+        flows[side] = np.where(upper, halves[near], halves[far])
+    orig, resp = flows["orig"], flows["resp"]
+    both = (orig["packets"] > 0) & (resp["packets"] > 0)
+    some = np.where(orig["packets"] > 0, orig, resp)
+    flows["first_ns"] = np.where(both, np.minimum(orig["first_ns"], resp["first_ns"]), some["first_ns"])
+    flows["last_ns"] = np.where(both, np.maximum(orig["last_ns"], resp["last_ns"]), some["last_ns"])
+    return flows
+
+
+_PSH_BIT, _ACK_BIT = 3, 4  # places in HALF `flags`
+_TCP = 6
+
+
+def _halves(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
+    """HALF[k] of one end of the key."""
+    hot, rest = gone[end], gone[f"{end}_rest"]
+    halves = np.zeros(len(gone), HALF)
+    for name in HOT.names or ():
+        if name != "psh":
+            halves[name] = hot[name]
+    for name in REST.names or ():
+        halves[name] = rest[name]
+    halves["flags"][:, _PSH_BIT] = hot["psh"]
+    halves["flags"][:, _ACK_BIT] = np.where(gone["protocol"] == _TCP, hot["packets"] - rest["flags"][:, _ACK_BIT], 0)
+    return halves
