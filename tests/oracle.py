@@ -526,7 +526,7 @@ class _Tracer:
         if flow is not None and packet.flags is not None and flags & (SYN | ACK) == SYN:  # rules 4 and 5
             base = flow.base[flow.ends.index(packet.source)]
             if base is not None and base != packet.seq:
-                flow.cause = "new syn"
+                flow.cause = flow.closed_by or "new syn"  # what closed it outranks what comes after
                 flow = None
         if flow is None:
             flow = self._open(key, packet)

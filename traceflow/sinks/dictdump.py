@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Self
-
-import dictdumper  # type: ignore[import-untyped]
 
 from traceflow.errors import CannotWriteError, FileExists, UsageError, suggest
 from traceflow.sinks.dictdump_json import JSONRenderer
@@ -24,6 +23,10 @@ from traceflow.sinks.dictdump_plain import Names
 from traceflow.sinks.dictdump_plist import PLISTRenderer
 from traceflow.sinks.dictdump_render import Hook, Renderer
 from traceflow.sinks.dictdump_tree import TreeRenderer
+
+with warnings.catch_warnings():  # its import warns of the age of VueJS, a dumper of its own that nobody asked for
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import dictdumper  # type: ignore[import-untyped]
 
 __all__ = ["FORMATS", "JSONDumper", "PLISTDumper", "TreeDumper", "render_document"]
 
@@ -101,8 +104,9 @@ class _Document:
         try:
             self._put(self._blocks.head)
         except CannotWriteError:
-            with contextlib.suppress(OSError):
-                path.unlink()  # it holds no document, and would be in the way of the next attempt
+            if not self._overwrite:  # then the file is ours: no document, and in the way of the next attempt
+                with contextlib.suppress(OSError):
+                    path.unlink()
             raise
 
     def append(self, value: Mapping[Any, Any], name: str | None = None) -> Self:

@@ -54,14 +54,12 @@ class Renderer:
             What stands between the blocks before it and the tail of the document.
         """
         content = value
-        if type(content) is not dict and self._hook is not None:
-            content = self._hook(content)
         if type(content) is not dict:
-            content = plain(content)
-        if type(content) is not dict:
-            content = {"value": value}
-        self._path.add(id(value))
-        self._path.discard(id(content))  # `_enter` will add it
+            content = plain(value if self._hook is None else self._hook(value))
+            if type(content) is dict:
+                self._path.add(id(value))
+            else:
+                content = {"value": value}
         self._block(name, content, first)
         return "".join(self.out)
 

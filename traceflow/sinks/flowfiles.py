@@ -7,6 +7,7 @@ holds one group of frames. `index.json` comes last and lists every file.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import tempfile
@@ -107,8 +108,11 @@ class FlowFiles:
         try:
             self._rows.write(step.batch.frames.tobytes())
         except OSError as error:
-            raise CannotWriteError(f"{self._folder}: cannot keep frame positions: {error.strerror or error}") from error
+            raise self._lost_positions(error) from error
         self._kept += len(step.batch.frames)
+
+    def _lost_positions(self, error: OSError) -> CannotWriteError:
+        return CannotWriteError(f"{self._folder}: cannot keep frame positions: {error.strerror or error}")
 
     def write(
         self,
@@ -123,7 +127,7 @@ class FlowFiles:
             flows: What the run traced.
             captures: The captures, still open, made with `keep=True`.
             on_progress: Called with (frames written, frames to write) now and then.
-            stopped: Asked before each file; when it says True, the rest is left out.
+            stopped: Asked before each group of files (some thousand frames); when it says True, the rest is left out.
 
         Returns:
             How many flow files were written.
@@ -132,8 +136,11 @@ class FlowFiles:
             CannotWriteError: The disk is full, or the like. The files written so far stay, and the index lists them.
         """
         if self._kept:
-            self._rows.flush()
-            self._frames = np.memmap(self._rows, FRAME, "r", shape=(self._kept,))
+            try:
+                self._rows.flush()
+                self._frames = np.memmap(self._rows, FRAME, "r", shape=(self._kept,))
+            except OSError as error:
+                raise self._lost_positions(error) from error
         written: list[_Output] = []
         try:
             done = 0
@@ -235,7 +242,8 @@ class FlowFiles:
     def close(self) -> None:
         """Give the temporary file back."""
         self._frames = np.zeros(0, FRAME)
-        self._rows.close()
+        with contextlib.suppress(OSError):  # of a full disk that `take` or `write` has reported
+            self._rows.close()
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from traceflow.errors import CannotWriteError, FileExists
+from traceflow.errors import CannotWriteError, FileExists, TraceflowError
 
 __all__ = ["INDEX_NAME", "UniqueNames", "make_folder", "refuse_earlier_run", "write_whole"]
 
@@ -108,6 +108,6 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool) -> None
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, CannotWriteError):
+        if isinstance(error, OSError) and not isinstance(error, TraceflowError):  # that of a source says more
             raise CannotWriteError(f"{path}: cannot write: {error.strerror or error}") from error
         raise

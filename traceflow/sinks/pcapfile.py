@@ -6,6 +6,7 @@ modulo 2**32, as every other writer of the format does.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import sys
 from collections.abc import Mapping
@@ -116,12 +117,17 @@ class PCAPDumper:
         self._byteorder = byteorder
         self._nanosecond = nanosecond
         header = pcap_header(protocol, byteorder=byteorder, nanosecond=nanosecond, snaplen=snaplen)
+        made = False
         try:
             with self._path.open("wb" if overwrite else "xb") as file:
+                made = True
                 file.write(header)
         except FileExistsError:
             raise FileExists(f"{self._path} exists already; choose another folder or overwrite=True") from None
         except OSError as error:
+            if made and not overwrite:  # with it, the path may be anything that was there before
+                with contextlib.suppress(OSError):
+                    self._path.unlink()  # less than a header: no capture, and in the way of the next attempt
             raise CannotWriteError(f"cannot create {self._path}: {error.strerror or error}") from error
 
     def append(self, value: Mapping[str, Any], name: str | None = None) -> Self:

@@ -10,6 +10,7 @@ header that contradicts itself is `malformed`. Nothing here raises, whatever the
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,14 @@ __all__ = ["epoch_text", "frame_record"]
 _FRAME_FIELDS = ("time_ns", "wire", "interface", "link", "time_bits")
 _PACKET_FIELDS = ("verdict", "ip_version", "link_octets", "payload", "payload_octets")
 
+_TRANSPORTS: dict[int | None, Callable[[dict[str, Any], bytes, int, int], None]] = {
+    1: icmp,
+    6: tcp,
+    17: udp,
+    58: icmpv6,
+}
+_NO_TCP = ("len",)  # stands for the TCP fields of a frame without TCP: nothing is missing
+
 
 def _columns(names: tuple[str, ...] | None, wanted: tuple[str, ...]) -> operator.itemgetter[Any]:
     """A getter of some columns from the tuple of a row, which is faster than one field after the other."""
@@ -35,7 +44,10 @@ def _columns(names: tuple[str, ...] | None, wanted: tuple[str, ...]) -> operator
 _frame_columns = _columns(FRAME.names, _FRAME_FIELDS)
 _packet_columns = _columns(PACKET.names, _PACKET_FIELDS)
 
-_FLOW, _NO_PORTS = int(Verdict.FLOW), int(Verdict.FRAGMENT_WITHOUT_PORTS)
+_PAYLOAD_DECODED = frozenset(map(int, (Verdict.FLOW, Verdict.FRAGMENT_WITHOUT_PORTS, Verdict.NOT_TCP)))
+"""Verdicts of frames whose PACKET row says where the payload is."""
+_LENGTH_KNOWN = _PAYLOAD_DECODED | frozenset(map(int, (Verdict.NOT_IP, Verdict.UNSUPPORTED_LINK)))
+"""Verdicts of frames without a cut or broken header; in others the length of the payload would be a guess."""
 
 
 def epoch_text(time_ns: int, digits: int) -> str:
@@ -62,9 +74,9 @@ def frame_record(number: int, octets: bytes, frame: np.void, packet: np.void, in
 
     Returns:
         A new mapping that the caller may change. `payload` holds what was captured of the payload, `payload_len`
-        its octets as sent: what TCP or UDP carries; for other protocols what IP carries; without IP, or where a
-        header is cut or broken, all that follows the last whole header. Octets behind the IP packet are the
-        `trailer` of the link layer.
+        its octets as sent: what TCP or UDP carries; for other protocols what IP carries; without IP what the link
+        layer carries. Where a header is cut or broken, `payload` is all that follows the last whole header, and
+        `payload_len` is left out. Octets behind the payload are the `trailer` of the link layer.
     """
     time_ns, wire, interface_id, link, time_bits = _frame_columns(frame.item())
     verdict, ip_version, link_octets, payload, payload_octets = _packet_columns(packet.item())
@@ -85,10 +97,11 @@ def frame_record(number: int, octets: bytes, frame: np.void, packet: np.void, in
     if ip_version:
         ether, at = IP4 if ip_version == 4 else IP6, link_octets  # a tunnel may lie before it
     start, end = _layers(record, octets, ether, at, min(stop, sent), sent)
-    if verdict in (_FLOW, _NO_PORTS):
+    if verdict in _PAYLOAD_DECODED:
         start, end = payload, payload + payload_octets
     record["payload"] = octets[start:end]
-    record["payload_len"] = end - start
+    if verdict in _LENGTH_KNOWN and "len" in record.get("tcp", _NO_TCP):
+        record["payload_len"] = end - start
     if len(octets) > end:
         link_part = record.get("eth") or record.get("sll") or record.get("null") or record
         link_part["trailer"] = octets[end:]
@@ -96,7 +109,7 @@ def frame_record(number: int, octets: bytes, frame: np.void, packet: np.void, in
 
 
 def _layers(record: dict[str, Any], octets: bytes, ether: int, at: int, stop: int, sent: int) -> tuple[int, int]:
-    """Add the layers from IP on; returns where the payload begins and ends."""
+    """Add the layers from IP on; returns where what IP carries begins and ends."""
     if ether == IP4:
         following = ipv4(record, octets, at, sent)
     elif ether == IP6:
@@ -104,12 +117,7 @@ def _layers(record: dict[str, Any], octets: bytes, ether: int, at: int, stop: in
     else:
         return at, max(stop, at)
     protocol, at, end = following
-    if protocol == 6:
-        return tcp(record, octets, at, end)
-    if protocol == 17:
-        return udp(record, octets, at, end)
-    if protocol == 1:
-        icmp(record, octets, at, end)
-    elif protocol == 58:
-        icmpv6(record, octets, at, end)
+    add = _TRANSPORTS.get(protocol)
+    if add is not None:
+        add(record, octets, at, end)
     return at, max(end, at)

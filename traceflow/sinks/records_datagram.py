@@ -18,22 +18,19 @@ _ICMP = Struct(">BBHHH")
 _ICMP_ENDS = {"type": 1, "code": 2, "checksum": 4, "ident": 6, "seq": 8, "echo": 8}
 
 
-def udp(record: dict[str, Any], octets: bytes, at: int, end: int) -> tuple[int, int]:
-    """Add `udp` to a record; returns where its payload begins and ends.
+def udp(record: dict[str, Any], octets: bytes, at: int, end: int) -> None:
+    """Add `udp` to a record.
 
     Args:
         record: Gets the layer.
         octets: The captured octets of the frame.
         at: Where the header begins.
-        end: Where the packet ends; a UDP length that fits may end the payload before.
+        end: Where the packet ends.
     """
     header, had = whole(octets, at, 8, min(end, len(octets)))
     sport, dport, length, checksum = _UDP.unpack(header)
     layer = {"srcport": sport, "dstport": dport, "length": length, "checksum": checksum}
     record["udp"] = layer if had == 8 else cut(layer, _UDP_ENDS, had)
-    if had >= 6 and 8 <= length < end - at:
-        end = at + length
-    return at + 8, max(end, at + 8)
 
 
 def icmp(record: dict[str, Any], octets: bytes, at: int, end: int) -> None:

@@ -18,6 +18,7 @@ _OTHER = 0
 """No EtherType: what follows is not known, or not there."""
 _LLC = -1
 """No EtherType: an IEEE 802.2 header follows."""
+_NO_END = 2**32 - 1  # no length says where the frame ends
 _FIRST_ETHERTYPE = 0x0600  # smaller values of the field are an IEEE 802.3 length
 _VLAN = frozenset({0x8100, 0x88A8, 0x9100})
 
@@ -30,7 +31,6 @@ _FAMILIES = {2: IP4, 10: IP6, 23: IP6, 24: IP6, 28: IP6, 30: IP6}
 
 _SLL_HEADER = Struct(">HHH8sH")
 _SLL2_HEADER = Struct(">HHIHBB8s")
-_PAIR = Struct(">HH")
 
 _ETH_ENDS = {"dst": 6, "src": 12, "type": 14, "len": 14}
 _SLL_ENDS = {"pkttype": 2, "hatype": 4, "halen": 6, "src": 14, "unused": 14, "etype": 16, "ltype": 16}
@@ -46,8 +46,8 @@ def link_layer(record: dict[str, Any], octets: bytes, link: int) -> tuple[int, i
         link: Its link type.
 
     Returns:
-        (EtherType of what follows, 0 where that is unknown; where it begins; where it ends, the largest integer
-        that fits 32 bits unless an IEEE 802.3 length says it).
+        (EtherType of what follows, 0 where that is unknown; where it begins; where it ends by an IEEE 802.3
+        length, 2**32 - 1 where there is none).
     """
     ether, at, stop = _header(record, octets, link)
     while True:
@@ -59,9 +59,6 @@ def link_layer(record: dict[str, Any], octets: bytes, link: int) -> tuple[int, i
             ether, at = _llc(record, octets, at)
         else:
             return ether, at, stop
-
-
-_NO_END = 2**32 - 1
 
 
 def _header(record: dict[str, Any], octets: bytes, link: int) -> tuple[int, int, int]:

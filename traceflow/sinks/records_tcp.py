@@ -74,18 +74,14 @@ def _flags(bits: int) -> dict[str, Any]:
     }
 
 
-def tcp(record: dict[str, Any], octets: bytes, at: int, end: int) -> tuple[int, int]:
+def tcp(record: dict[str, Any], octets: bytes, at: int, end: int) -> None:
     """Add `tcp` to a record.
 
     Args:
         record: Gets the layer.
         octets: The captured octets of the frame.
         at: Where the header begins.
-        end: Where the packet ends.
-
-    Returns:
-        Where the payload begins and ends; it may lie behind what was captured. A data offset that was cut off or
-        is too small counts as 20 octets.
+        end: Where the packet ends; `len` counts to there, from where the data offset says, but at least 20 octets on.
     """
     stop = min(end, len(octets))
     header, had = whole(octets, at, 20, stop)
@@ -113,7 +109,6 @@ def tcp(record: dict[str, Any], octets: bytes, at: int, end: int) -> tuple[int, 
             layer["truncated"] = True
     elif size < 20:
         layer["malformed"] = True
-    return start, max(end, start)
 
 
 def _options(octets: bytes) -> list[dict[str, Any]]:
