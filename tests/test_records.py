@@ -400,7 +400,7 @@ def test_icmp_and_other_protocols_carry_what_ip_carries() -> None:
     }
     gre = record(ethernet(ip4(b"\0\0\x08\0", 47)))
     assert (gre["ip"]["proto"], gre["ip"]["proto_name"], gre["payload"]) == (47, "GRE", b"\0\0\x08\0")
-    assert record(ethernet(ip4(b"", 200)))["ip"]["proto_name"] == "unassigned or rare"
+    assert record(ethernet(ip4(b"", 200)))["ip"]["proto_name"] == "IP200"
 
 
 def test_segmentation_offload_fills_the_frame() -> None:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from traceflow.errors import TraceflowError
 from traceflow.framelists import FrameMap
-from traceflow.labels import Address, address, address_texts, flow_label, protocol_name
+from traceflow.labels import Address, address, address_texts, flow_label
 from traceflow.packets import Interface, Verdict
+from traceflow.protocols import protocol_name
 from traceflow.tcp import FLAG_NAMES
 
 if TYPE_CHECKING:

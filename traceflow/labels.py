@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.packets import FINER_THAN_MICROSECONDS
+from traceflow.protocols import has_ports, protocol_name
 
 __all__ = [
     "Address",
@@ -29,23 +30,7 @@ __all__ = [
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-PROTOCOLS_WITH_PORTS = frozenset({6, 17})
-
-_NAMES = {
-    0: "HOPOPT", 1: "ICMP", 2: "IGMP", 4: "IPv4", 6: "TCP", 8: "EGP", 9: "IGP", 17: "UDP", 33: "DCCP", 41: "IPv6",
-    43: "IPv6-Route", 44: "IPv6-Frag", 46: "RSVP", 47: "GRE", 50: "ESP", 51: "AH", 58: "ICMPv6", 59: "IPv6-NoNxt",
-    60: "IPv6-Opts", 88: "EIGRP", 89: "OSPF", 94: "IPIP", 97: "ETHERIP", 103: "PIM", 108: "IPComp", 112: "VRRP",
-    115: "L2TP", 124: "ISIS", 132: "SCTP", 135: "Mobility", 136: "UDPLite", 137: "MPLS-in-IP", 139: "HIP",
-    140: "Shim6",
-}  # fmt: skip
-"""Names of the IANA registry "Assigned Internet Protocol Numbers"."""
-
 _UNSAFE = re.compile(r"[^0-9A-Za-z.+_-]")
-
-
-def protocol_name(number: int) -> str:
-    """Name of an IP protocol, or `IP` and its number where it has no common one."""
-    return _NAMES.get(number, f"IP{number}")
 
 
 def address(halves: Any, ip_version: int) -> Address:
@@ -112,7 +97,7 @@ def label_text(protocol: str, src: str, src_port: int | None, dst: str, dst_port
 def _ends_label(flow: np.void, side: str, half: np.void) -> str:
     """Label with `side` as the source, and the opening time of `half`."""
     far = "resp" if side == "orig" else "orig"
-    with_ports = int(flow["protocol"]) in PROTOCOLS_WITH_PORTS
+    with_ports = has_ports(int(flow["protocol"]))
     return label_text(
         protocol_name(int(flow["protocol"])),
         str(address(flow[f"{side}_addr"], flow["ip_version"])),

@@ -20,11 +20,13 @@ import numpy as np
 from traceflow.adapters import TracedPacket, packet_of, timestamp_ns
 from traceflow.errors import CannotWriteError, FileExists, suggest
 from traceflow.flows import Account
-from traceflow.labels import PROTOCOLS_WITH_PORTS, label_text, protocol_name
+from traceflow.labels import label_text
 from traceflow.options import options_for
 from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, FRAME, PACKET, SEQ_KNOWN
+from traceflow.protocols import has_ports, protocol_name
 from traceflow.sinks import dictdump
-from traceflow.sinks.folder import UniqueNames, make_folder, refuse_earlier_run
+from traceflow.sinks.folder import make_folder, refuse_earlier_run
+from traceflow.sinks.naming import UniqueNames
 from traceflow.sinks.pcapfile import PCAPDumper
 from traceflow.table import FROM_UPPER, FlowTable
 from traceflow.tcp import ACK, FIN, RST, SYN
@@ -312,7 +314,7 @@ class TraceFlow:
         buffer = self._buffers.get(key)
         if buffer is not None:
             return buffer, False
-        with_ports = packet.transport in PROTOCOLS_WITH_PORTS
+        with_ports = has_ports(packet.transport)
         label = label_text(
             protocol_name(packet.transport),
             str(packet.src),

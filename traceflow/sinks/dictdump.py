@@ -19,10 +19,10 @@ from typing import Any, ClassVar, Self
 
 from traceflow.errors import CannotWriteError, FileExists, UsageError, suggest
 from traceflow.sinks.dictdump_json import JSONRenderer
-from traceflow.sinks.dictdump_plain import Names
 from traceflow.sinks.dictdump_plist import PLISTRenderer
 from traceflow.sinks.dictdump_render import Hook, Renderer
 from traceflow.sinks.dictdump_tree import TreeRenderer
+from traceflow.sinks.naming import UniqueNames
 
 with warnings.catch_warnings():  # its import warns of the age of VueJS, a dumper of its own that nobody asked for
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -37,7 +37,7 @@ class _Blocks:
     def __init__(self, renderer: type[Renderer], hook: Hook | None = None) -> None:
         self._renderer = renderer
         self._hook = hook
-        self._names = Names()
+        self._names = UniqueNames()
         self._count = 0
         self.head = renderer.HEAD.encode()
         self.tail = renderer.TAIL.encode()

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["BASIC", "MAX_DEPTH", "Names", "Octets", "joined_surrogates", "made", "plain"]
+__all__ = ["BASIC", "MAX_DEPTH", "Octets", "joined_surrogates", "made", "plain"]
 
 MAX_DEPTH = 64
 """Containers nested deeper than this are named instead of written. Frame records are six deep; Python's own
@@ -162,30 +162,3 @@ _CONVERSIONS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (collections.abc.Sequence, list),
 )
 """Conversions in the order of their test: the first type that fits decides."""
-
-
-class Names:
-    """Names that must differ within one mapping or document: a repeated one gets `-1`, `-2` and so on."""
-
-    __slots__ = ("_next", "_taken")
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._next: dict[str, int] = {}
-
-    def unique(self, name: str) -> str:
-        """Take `name`, or the first free name made from it.
-
-        Args:
-            name: The wanted name.
-
-        Returns:
-            A name that was not given before.
-        """
-        given = name
-        while given in self._taken:
-            count = self._next.get(name, 1)
-            self._next[name] = count + 1
-            given = f"{name}-{count}"
-        self._taken.add(given)
-        return given

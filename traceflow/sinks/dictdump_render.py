@@ -11,7 +11,8 @@ import datetime
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from traceflow.sinks.dictdump_plain import BASIC, MAX_DEPTH, Names, plain
+from traceflow.sinks.dictdump_plain import BASIC, MAX_DEPTH, plain
+from traceflow.sinks.naming import UniqueNames
 
 __all__ = ["KEYS_KEPT", "Hook", "Renderer", "distinct", "iso_text"]
 
@@ -110,7 +111,7 @@ class Renderer:
 
 def distinct(mapping: dict[Any, Any], clean: Callable[[str], str]) -> dict[str, Any]:
     """The mapping with clean, distinct text as keys, in the same order."""
-    names = Names()
+    names = UniqueNames()
     return {names.unique(clean(_key_text(key))): value for key, value in mapping.items()}
 
 

@@ -22,11 +22,13 @@ import numpy.typing as npt
 from traceflow.decode import LINKS, decode_batch
 from traceflow.errors import CannotWriteError, UsageError, suggest
 from traceflow.flows import Flow, FlowSet
-from traceflow.labels import PROTOCOLS_WITH_PORTS, direction_label, protocol_name, time_text
+from traceflow.labels import direction_label, time_text
 from traceflow.packets import FINER_THAN_MICROSECONDS, FRAME, PACKET
 from traceflow.pipeline import Step
+from traceflow.protocols import has_ports, protocol_name
 from traceflow.sinks import dictdump
-from traceflow.sinks.folder import INDEX_NAME, UniqueNames, make_folder, refuse_earlier_run, write_whole
+from traceflow.sinks.folder import INDEX_NAME, make_folder, refuse_earlier_run, write_whole
+from traceflow.sinks.naming import UniqueNames
 from traceflow.sinks.pcapfile import pcap_header, pcap_records
 from traceflow.sinks.records import frame_record
 from traceflow.sources import Captures
@@ -313,7 +315,7 @@ def _index_entry(output: _Output) -> dict[str, Any]:
     flow, row = output.flow, output.flow.row
     half = row["orig"] if output.side in (None, "orig") and row["orig"]["packets"] else row["resp"]
     times = row if output.side is None else half
-    with_ports = flow.protocol in PROTOCOLS_WITH_PORTS
+    with_ports = has_ports(flow.protocol)
     return {
         "label": output.label,
         "file": output.name,

@@ -14,40 +14,12 @@ from pathlib import Path
 
 from traceflow.errors import CannotWriteError, FileExists, TraceflowError
 
-__all__ = ["INDEX_NAME", "UniqueNames", "make_folder", "refuse_earlier_run", "write_whole"]
+__all__ = ["INDEX_NAME", "make_folder", "refuse_earlier_run", "write_whole"]
 
 INDEX_NAME = "index.json"
 """The file that lists the flow files of a run."""
 
 _TEMPORARY = ".traceflow-"
-
-
-class UniqueNames:
-    """Hands out names, each once: the first keeps its name, the next ones get `-1`, `-2`, ...
-
-    Args:
-        fold: Treat names that differ in case alone as the same, as some file systems do.
-    """
-
-    def __init__(self, *, fold: bool = False) -> None:
-        self._fold = fold
-        self._taken: dict[str, int] = {}
-
-    def _key(self, name: str) -> str:
-        return name.casefold() if self._fold else name
-
-    def unique(self, name: str) -> str:
-        """The name itself, or the name with the smallest free suffix."""
-        taken = self._taken
-        if self._key(name) not in taken:
-            taken[self._key(name)] = 0
-            return name
-        while True:
-            taken[self._key(name)] += 1
-            candidate = f"{name}-{taken[self._key(name)]}"
-            if self._key(candidate) not in taken:
-                taken[self._key(candidate)] = 0
-                return candidate
 
 
 def make_folder(folder: Path) -> None:

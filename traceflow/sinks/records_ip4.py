@@ -9,7 +9,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, NamedTuple
 
-from traceflow.sinks.records_fields import PROTOCOL_NAMES, cut, ipv4_text, whole
+from traceflow.protocols import protocol_name
+from traceflow.sinks.records_fields import cut, ipv4_text, whole
 
 __all__ = ["Next", "authentication", "ipv4"]
 
@@ -82,7 +83,7 @@ def ipv4(record: dict[str, Any], octets: bytes, at: int, sent: int) -> Next:
         "frag_offset": fragment & 0x1FFF,  # in units of eight octets, as sent and as tshark has it
         "ttl": ttl,
         "proto": protocol,
-        "proto_name": PROTOCOL_NAMES.get(protocol, "unassigned or rare"),
+        "proto_name": protocol_name(protocol),
         "checksum": checksum,
         "src": ipv4_text(src),
         "dst": ipv4_text(dst),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any
 
-from traceflow.sinks.records_fields import PROTOCOL_NAMES, cut, ipv6_text, whole
+from traceflow.protocols import protocol_name
+from traceflow.sinks.records_fields import cut, ipv6_text, whole
 from traceflow.sinks.records_ip4 import Next, authentication
 
 __all__ = ["ipv6"]
@@ -65,7 +66,7 @@ def ipv6(record: dict[str, Any], octets: bytes, at: int, sent: int) -> Next:
         "flow": word & 0xFFFFF,
         "plen": length,
         "nxt": following,
-        "nxt_name": PROTOCOL_NAMES.get(following, "unassigned or rare"),
+        "nxt_name": protocol_name(following),
         "hlim": hops,
         "src": ipv6_text(src),
         "dst": ipv6_text(dst),

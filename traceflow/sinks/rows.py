@@ -1,0 +1,162 @@
+"""Rows as csv, jsonl or a plain table, written to a text stream some thousands at a time.
+
+Rows come as columns: one list a field, all of the same length. What is in a cell is decided by rows_flows.py and
+rows_frames.py; here stands only how a cell is written. Nothing here prints, and nothing of the engine is imported.
+
+csv follows RFC 4180 with `\\n` as line end; a jsonl line is one JSON object (RFC 8259); an empty cell is nothing in
+csv, null in jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from traceflow.sinks.rows_fields import Field, Kind
+
+__all__ = ["FORMATS", "CsvRows", "JsonlRows", "RowWriter", "TableRows", "TextStream", "printable", "table_cells"]
+
+_NEEDS_QUOTES = frozenset(',"\n\r')
+
+
+class TextStream(Protocol):
+    """Where rows are written to."""
+
+    def write(self, text: str, /) -> Any:
+        """Append text."""
+
+
+class RowWriter(Protocol):
+    """A format of rows."""
+
+    def write(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Append rows: one sequence of cells (int, str or None) a field."""
+
+    def close(self) -> None:
+        """Write what is still to be written, a head without rows for one. The stream stays open."""
+
+
+def printable(text: str) -> str:
+    """Text with control characters as escapes, so that a name cannot steer a terminal or break a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _filled(column: Sequence[Any], empty: str) -> Sequence[Any]:
+    """A column with `empty` for None."""
+    return [empty if cell is None else cell for cell in column] if None in column else column
+
+
+def _quoted(cell: str | None) -> str:
+    if not cell:
+        return ""
+    if _NEEDS_QUOTES.isdisjoint(cell):
+        return cell
+    return '"' + cell.replace('"', '""') + '"'
+
+
+class CsvRows:
+    """Comma-separated values with a head line.
+
+    Args:
+        stream: Where to write.
+        fields: The fields, in the order of the columns.
+    """
+
+    def __init__(self, stream: TextStream, fields: Sequence[Field]) -> None:
+        self._stream, self._fields = stream, fields
+        self._head = ",".join(field.name for field in fields) + "\n"
+        self._template = ",".join(["%s"] * len(fields)) + "\n"
+
+    def write(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Append rows."""
+        cells = [
+            list(map(_quoted, column)) if field.kind is Kind.TEXT else _filled(column, "")
+            for field, column in zip(self._fields, columns, strict=True)
+        ]
+        if len(cells) == 1:  # an empty line would be no row
+            cells = [[cell if cell != "" else '""' for cell in cells[0]]]
+        rows = map(self._template.__mod__, zip(*cells, strict=True))
+        self._stream.write(self._head + "".join(rows))
+        self._head = ""
+
+    def close(self) -> None:
+        """Write the head if there was no row."""
+        if self._head:
+            self._stream.write(self._head)
+            self._head = ""
+
+
+class JsonlRows:
+    """One JSON object a line, with every field in it; numbers as numbers.
+
+    Args:
+        stream: Where to write.
+        fields: The fields, in the order of the columns.
+    """
+
+    def __init__(self, stream: TextStream, fields: Sequence[Field]) -> None:
+        self._stream, self._fields = stream, fields
+        self._template = "{" + ",".join(f'"{field.name}":%s' for field in fields) + "}\n"
+
+    def write(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Append rows."""
+        cells = [self._cells(field, column) for field, column in zip(self._fields, columns, strict=True)]
+        self._stream.write("".join(map(self._template.__mod__, zip(*cells, strict=True))))
+
+    @staticmethod
+    def _cells(field: Field, column: Sequence[Any]) -> Sequence[Any]:
+        if field.kind is Kind.TEXT:
+            return ["null" if cell is None else json.dumps(cell) for cell in column]
+        if field.kind is Kind.WORD:
+            return ["null" if cell is None else f'"{cell}"' for cell in column]
+        return _filled(column, "null")
+
+    def close(self) -> None:
+        """Nothing is left to be written."""
+
+
+class TableRows:
+    """Aligned columns, two spaces apart, numbers to the right. A column grows when a later row needs it.
+
+    Args:
+        stream: Where to write.
+        fields: The fields, in the order of the columns.
+    """
+
+    def __init__(self, stream: TextStream, fields: Sequence[Field]) -> None:
+        self._stream, self._fields = stream, fields
+        self._widths = [len(field.name) for field in fields]
+        self._begun = False
+
+    def write(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Append rows."""
+        cells = [table_cells(column) for column in columns]
+        for at, column in enumerate(cells):
+            self._widths[at] = max(self._widths[at], max(map(len, column), default=0))
+        head = [] if self._begun else [tuple(field.name for field in self._fields)]
+        self._begun = True
+        self._stream.write("".join(map(self._line, [*head, *zip(*cells, strict=True)])))
+
+    def _line(self, cells: Iterable[str]) -> str:
+        texts = (
+            cell.ljust(width) if field.kind in (Kind.WORD, Kind.TEXT) else cell.rjust(width)
+            for cell, width, field in zip(cells, self._widths, self._fields, strict=True)
+        )
+        return "  ".join(texts).rstrip() + "\n"
+
+    def close(self) -> None:
+        """Write the head if there was no row."""
+        if not self._begun:
+            self.write([[] for _ in self._fields])
+
+
+def table_cells(column: Sequence[Any]) -> list[str]:
+    """Cells as a table shows them."""
+    return ["" if cell is None else printable(str(cell)) for cell in column]
+
+
+FORMATS = {"table": TableRows, "csv": CsvRows, "jsonl": JsonlRows}
+"""The formats by name."""

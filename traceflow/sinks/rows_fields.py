@@ -1,0 +1,116 @@
+"""The fields of rows: their names, their kinds, and which are shown unless asked otherwise.
+
+Declarations only, and nothing of the engine is imported: the command line checks a `--fields` with this before it
+loads the rest. What a field means stands in docs/columns.md; how it is made, in rows_flows.py and rows_frames.py.
+A test holds the three, and the columns of FLOW, against each other.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from traceflow.errors import UsageError, suggest
+
+__all__ = ["FLOW_DEFAULT", "FLOW_FIELDS", "FRAME_DEFAULT", "FRAME_FIELDS", "Field", "Kind", "choose_fields"]
+
+
+class Kind(enum.Enum):
+    """What the cells of a field are; an empty cell is None in all of them."""
+
+    INTEGER = "integer"
+    """int."""
+    DECIMAL = "decimal"
+    """str: a number with a fraction, digits as they are to be written."""
+    WORD = "word"
+    """str of printable ASCII without comma, quotation mark and backslash."""
+    TEXT = "text"
+    """Any str."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a row.
+
+    Attributes:
+        name: Its name.
+        kind: What its cells are.
+    """
+
+    name: str
+    kind: Kind
+
+
+def _fields(*groups: tuple[Kind, str]) -> dict[str, Field]:
+    return {name: Field(name, kind) for kind, names in groups for name in names.split()}
+
+
+_HALF = (
+    "packets wire_octets ip_octets payload_octets first_ns last_ns opened_ns opened_frame"
+    " fin syn rst psh ack urg ece cwr base_seq"
+)
+
+FLOW_FIELDS = _fields(
+    (Kind.INTEGER, "flow number protocol"),
+    (Kind.WORD, "protocol_name orig_addr"),
+    (Kind.INTEGER, "orig_port"),
+    (Kind.WORD, "resp_addr"),
+    (Kind.INTEGER, "resp_port ip_version"),
+    (Kind.DECIMAL, "first last duration"),
+    (Kind.INTEGER, "first_ns last_ns duration_ns packets wire_octets ip_octets payload_octets"),
+    (Kind.WORD, "end_cause"),
+    (Kind.INTEGER, "end_reason turned"),
+    (Kind.WORD, "label"),
+    (Kind.TEXT, "frames orig_frames resp_frames"),
+    (Kind.INTEGER, " ".join(f"{side}_{part}" for side in ("orig", "resp") for part in _HALF.split())),
+)
+"""The fields of `traceflow flows`, by name."""
+
+FLOW_DEFAULT = (
+    "flow", "protocol_name", "orig_addr", "orig_port", "resp_addr", "resp_port", "first", "duration",
+    "orig_packets", "resp_packets", "orig_wire_octets", "resp_wire_octets", "end_cause",
+)  # fmt: skip
+
+FRAME_FIELDS = _fields(
+    (Kind.INTEGER, "frame"),
+    (Kind.TEXT, "file"),
+    (Kind.INTEGER, "frame_in_file offset"),
+    (Kind.DECIMAL, "time"),
+    (Kind.INTEGER, "time_ns flow"),
+    (Kind.WORD, "direction verdict protocol_name src"),
+    (Kind.INTEGER, "src_port"),
+    (Kind.WORD, "dst"),
+    (Kind.INTEGER, "dst_port protocol ip_version"),
+    (Kind.WORD, "flags"),
+    (Kind.INTEGER, "seq ack window captured_octets wire_octets ip_octets payload_octets"),
+    (Kind.INTEGER, "vlan_tags vlan_outer vlan_inner link"),
+    (Kind.WORD, "link_name"),
+    (Kind.TEXT, "interface"),
+)
+"""The fields of `traceflow frames`, by name."""
+
+FRAME_DEFAULT = (
+    "frame", "time", "flow", "direction", "verdict", "protocol_name", "src", "src_port", "dst", "dst_port",
+    "flags", "wire_octets", "payload_octets",
+)  # fmt: skip
+"""With more than one capture, `file` and `frame_in_file` follow `frame`."""
+
+
+def choose_fields(names: str, known: dict[str, Field]) -> list[Field]:
+    """Find the fields of a comma-separated list.
+
+    Args:
+        names: Names, separated by commas.
+        known: The fields there are.
+
+    Raises:
+        UsageError: An unknown name (with a suggestion), or one that stands there twice.
+    """
+    chosen: list[Field] = []
+    for name in (part.strip() for part in names.split(",")):
+        if name not in known:
+            raise UsageError(suggest("field", name, known))
+        if known[name] in chosen:
+            raise UsageError(f"field {name!r} was given twice; name it once")
+        chosen.append(known[name])
+    return chosen

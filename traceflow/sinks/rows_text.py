@@ -1,0 +1,91 @@
+"""Whole columns to text: times, spans, addresses, ranges of frame numbers.
+
+A column at a time, because one Python object a row is what rows cannot afford: csv is to take some microseconds a row.
+Nothing here knows FLOW or PACKET.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.labels import time_text
+from traceflow.packets import FINER_THAN_MICROSECONDS
+
+__all__ = ["blank_where", "range_texts", "span_texts", "time_texts"]
+
+_SECOND_NS = 1_000_000_000
+
+
+def blank_where(empty: npt.NDArray[np.bool_], cells: list[Any]) -> list[Any]:
+    """Cells with None where `empty` says so.
+
+    Args:
+        empty: bool[k].
+        cells: k cells.
+    """
+    if not empty.any():
+        return cells
+    if empty.all():
+        return [None] * len(cells)
+    return [None if blank else cell for cell, blank in zip(cells, empty.tolist(), strict=True)]
+
+
+def time_texts(times_ns: npt.NDArray[np.int64], fine: npt.NDArray[np.bool_]) -> list[str]:
+    """Times as `labels.time_text` writes them: seconds since 1970, a dot, and 6 or 9 digits.
+
+    Args:
+        times_ns: int64[k], nanoseconds since 1970.
+        fine: bool[k], where 9 digits are wanted.
+    """
+    if len(times_ns) and times_ns.min() < 0:
+        bits = np.where(fine, FINER_THAN_MICROSECONDS, 0).tolist()
+        return [time_text(time, bit) for time, bit in zip(times_ns.tolist(), bits, strict=True)]
+    return span_texts(times_ns.astype(np.uint64), fine)
+
+
+def span_texts(spans_ns: npt.NDArray[np.uint64], fine: npt.NDArray[np.bool_]) -> list[str]:
+    """Spans of time in seconds with 6 or 9 digits.
+
+    Args:
+        spans_ns: uint64[k], nanoseconds.
+        fine: bool[k], where 9 digits are wanted.
+    """
+    seconds, rest = np.divmod(spans_ns, np.uint64(_SECOND_NS))
+    if fine.any():
+        patterns = np.where(fine, "%d.%09d", "%d.%06d").tolist()
+        digits = np.where(fine, rest, rest // np.uint64(1000))
+        rows = zip(patterns, seconds.tolist(), digits.tolist(), strict=True)
+        return [pattern % (second, digit) for pattern, second, digit in rows]
+    micros = (rest // np.uint64(1000)).tolist()
+    return list(map("%d.%06d".__mod__, zip(seconds.tolist(), micros, strict=True)))
+
+
+def range_texts(sizes: npt.NDArray[np.int64], numbers: npt.NDArray[Any]) -> list[str | None]:
+    """Lists of ascending numbers as `1-3,7`; an empty list is None.
+
+    Args:
+        sizes: int64[k], how many numbers each list has.
+        numbers: The lists, one after the other; their sizes add up to its length.
+    """
+    if not len(numbers):
+        return [None] * len(sizes)
+    values = numbers.astype(np.int64)
+    begins = np.ones(len(values), np.bool_)
+    begins[1:] = np.diff(values) != 1
+    ends = np.cumsum(sizes)
+    begins[ends[:-1][ends[:-1] < len(values)]] = True
+    starts = np.flatnonzero(begins)
+    stops = np.append(starts[1:], len(values)) - 1
+    pairs = zip(values[starts].tolist(), values[stops].tolist(), strict=True)
+    runs = [str(low) if low == high else f"{low}-{high}" for low, high in pairs]
+    # The runs of list i are those that begin before its end and not before its start.
+    upto = np.searchsorted(starts, ends, side="left").tolist()
+    texts: list[str | None] = []
+    at = 0
+    for stop in upto:
+        texts.append(",".join(runs[at:stop]) or None)
+        at = stop
+    return texts
