@@ -408,6 +408,13 @@ def test_ack_not_none_means_that_the_ack_flag_is_set() -> None:
     assert traced(syns) == [(1,), (2,), (3,)]
 
 
+def test_a_direction_keeps_its_buffer_when_the_originator_is_found_out_late() -> None:
+    # The client's data comes first, then its SYN from the other side's view: the SYN with the number that the first
+    # acknowledgment names is no new flow (flow-rules 4), and shows that the sender of frame 1 is the responder (2).
+    script = [packet(1, "s", seq=900, ack=101), packet(2, "c", "S", seq=100), packet(3, "s", seq=901, ack=101)]
+    assert traced([*script, packet(4, "c", seq=101, ack=902)]) == [(1, 3), (2, 4)]
+
+
 def test_idle_flows_end_on_packet_time_and_memory_is_bounded() -> None:
     ended: list[str] = []
     tracer = TraceFlow(max_flows=10)
@@ -653,6 +660,7 @@ def test_a_callback_may_finish_and_register() -> None:
 
     def nosy(index: Index) -> None:
         ended.append(index.label)
+        assert len(ended) < 100
         tracer.register_callback(nosy)
         tracer.finish()
 

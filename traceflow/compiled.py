@@ -15,7 +15,9 @@ With `NUMBA_DISABLE_JIT=1` the same functions run as plain Python; the tests run
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -32,6 +34,36 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _HOUSE: dict[str, Any] = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
 
 _njit: Any = numba.njit  # its types leave `_nrt` out
+
+
+def _sources_digest() -> str:
+    """Digest of all sources that can hold kernels."""
+    digest = hashlib.blake2b(digest_size=16)
+    house = Path(__file__).parent
+    for path in sorted([*house.glob("*.py"), *house.glob("sources/*.py")]):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_DIGEST = _sources_digest()
+
+
+def _cached(function: _F) -> _F:
+    """Compile with a cache on disk that notices a change in any source, not in the file of the kernel alone.
+
+    Numba takes a cached kernel for fresh when its own file is unchanged, although another file whose functions it
+    inlines may have changed: after an upgrade, old rules would go on running. There is no public way to add to its
+    stamp; where this one fails, the kernel is compiled in every process instead of trusting the cache.
+    """
+    dispatcher = _njit(cache=True, **_HOUSE)(function)
+    try:
+        file = dispatcher._cache._cache_file
+        file._source_stamp = (file._source_stamp, _DIGEST)
+    except AttributeError:
+        dispatcher = _njit(**_HOUSE)(function)
+    return cast("_F", dispatcher)
+
 
 U64 = np.uint64
 """The type of every index, offset and loaded octet inside a kernel."""
@@ -51,7 +83,7 @@ def kernel(function: _F) -> _F:
         in which unsigned arithmetic wraps without a warning, as it does compiled.
     """
     if COMPILED:
-        return cast("_F", _njit(cache=True, **_HOUSE)(function))
+        return _cached(function)
 
     @functools.wraps(function)
     def plain(*args: Any) -> Any:

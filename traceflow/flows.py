@@ -170,6 +170,8 @@ class Half:
         self._row = row
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked of an object that copy or pickle has not filled yet
+            raise AttributeError(name)
         try:
             return self._row[name].item() if name != "flags" else self._row["flags"]
         except (KeyError, ValueError):
@@ -194,7 +196,15 @@ class Flow:
         row: np.void = self._set.columns[self._at]
         return row
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Flow) and self._set is other._set and self._at == other._at
+
+    def __hash__(self) -> int:
+        return hash((id(self._set), self._at))
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # as in Half
+            raise AttributeError(name)
         try:
             return self.row[name].item()
         except (KeyError, ValueError):

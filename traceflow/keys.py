@@ -46,8 +46,11 @@ def hash_key(packet: Any, upside: Any, seed: Any) -> Any:
     rest = ports | (U64(packet["protocol"]) << U64(32)) | (U64(packet["ip_version"]) << U64(40))
     value = _mix(U64(low_lo), U64(seed))
     value = _mix(value, U64(high_lo))
-    value = _mix(value, U64(low_hi) + rest)
-    value = _mix(value, U64(high_hi))
+    # Each part has a round of its own: a sum of two would collide for all who keep it the same, whatever the seed.
+    value = _mix(value, rest)
+    if packet["ip_version"] != 4:
+        value = _mix(value, U64(low_hi))
+        value = _mix(value, U64(high_hi))
     return (value ^ (value >> U64(32))) & U64(0xFFFFFFFF)
 
 

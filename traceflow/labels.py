@@ -20,6 +20,7 @@ from traceflow.protocols import has_ports, protocol_name
 __all__ = [
     "Address",
     "address",
+    "address_text",
     "address_texts",
     "direction_label",
     "flow_label",
@@ -45,6 +46,12 @@ def address(halves: Any, ip_version: int) -> Address:
     return ipaddress.IPv6Address((int(halves[0]) << 64) | int(halves[1]))
 
 
+def address_text(end: Address) -> str:
+    """An address as RFC 5952 writes it: IPv4-mapped ones as ::ffff:192.0.2.1, whatever the version of Python."""
+    mapped = end.ipv4_mapped if end.version == 6 else None
+    return str(end) if mapped is None else f"::ffff:{mapped}"
+
+
 def address_texts(halves: npt.NDArray[np.uint64], ip_versions: npt.NDArray[np.uint8]) -> list[str]:
     """Addresses as text; each distinct one is written once.
 
@@ -57,7 +64,7 @@ def address_texts(halves: npt.NDArray[np.uint64], ip_versions: npt.NDArray[np.ui
     for high, low, version in zip(halves[:, 0].tolist(), halves[:, 1].tolist(), ip_versions.tolist(), strict=True):
         text = seen.get((high, low, version))
         if text is None:
-            text = seen[high, low, version] = str(address((high, low), version))
+            text = seen[high, low, version] = address_text(address((high, low), version))
         texts.append(text)
     return texts
 
@@ -100,9 +107,9 @@ def _ends_label(flow: np.void, side: str, half: np.void) -> str:
     with_ports = has_ports(int(flow["protocol"]))
     return label_text(
         protocol_name(int(flow["protocol"])),
-        str(address(flow[f"{side}_addr"], flow["ip_version"])),
+        address_text(address(flow[f"{side}_addr"], flow["ip_version"])),
         int(flow[f"{side}_port"]) if with_ports else None,
-        str(address(flow[f"{far}_addr"], flow["ip_version"])),
+        address_text(address(flow[f"{far}_addr"], flow["ip_version"])),
         int(flow[f"{far}_port"]) if with_ports else None,
         time_text(half["opened_ns"], half["time_bits"]),
     )

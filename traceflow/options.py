@@ -46,8 +46,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("idle_timeout_tcp_ns", "idle_timeout_other_ns", "linger_ns"):
             value = getattr(self, name)
-            if value is not None and not 0 < value <= 2**62:
-                raise UsageError(f"{name} is {value}; it must be above 0 and at most 2**62 nanoseconds")
+            if value is not None and not 0 < value < 2**62:  # so that TIME_MAX_NS plus a timeout fits 64 bits
+                raise UsageError(f"{name} is {value}; it must be above 0 and below 2**62 nanoseconds")
         if not 0 < self.max_flows <= 2**31 - 2:
             raise UsageError(f"max_flows is {self.max_flows}; it must be between 1 and {2**31 - 2}")
         if self.tcp_end not in ("both", "fin", "never"):

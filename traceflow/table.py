@@ -64,8 +64,9 @@ _TCP_END_BOTH, _TCP_END_FIN = 1, 2
 _TCP = 6
 _HOUR_NS = 3_600_000_000_000  # flow-rules 13
 _FLOW, _NOT_TCP = int(Verdict.FLOW), int(Verdict.NOT_TCP)
-_IDLE, _END_OF_INPUT, _EVICTED = int(EndCause.IDLE), int(EndCause.END_OF_INPUT), int(EndCause.EVICTED)
-_FIN, _RST, _NEW_SYN = int(EndCause.FIN), int(EndCause.RST), int(EndCause.NEW_SYN)
+# Causes are unsigned here: an integer literal would have Numba compile `_end_row` anew for each (4 s in all).
+_IDLE, _EVICTED, _NEW_SYN = U64(EndCause.IDLE), U64(EndCause.EVICTED), U64(EndCause.NEW_SYN)
+_FIN, _RST = U64(EndCause.FIN), U64(EndCause.RST)
 
 # Besides the flows that are due, a frame can end one by its SYN, one for lack of room, and its own.
 _ENDED_BY_ONE_FRAME = 3
@@ -417,7 +418,7 @@ class FlowTable:
 
     def end(self, cause: EndCause = EndCause.END_OF_INPUT) -> None:
         """End all live flows, the one nearest to its timeout first."""
-        while not end_all(self._state, self._live, self._slots, self._heap, self._gone, NEVER_NS, int(cause)):
+        while not end_all(self._state, self._live, self._slots, self._heap, self._gone, NEVER_NS, U64(cause)):
             self._take_gone()
 
     @property

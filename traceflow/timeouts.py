@@ -19,7 +19,7 @@ from traceflow.compiled import U64, inline_kernel, outline_kernel
 
 __all__ = ["HEAP", "NEVER_NS", "drop_row", "push_row", "wake_earlier", "wake_first_again"]
 
-NEVER_NS = 2**63 - 1
+NEVER_NS = np.int64(2**63 - 1)
 """Due time of a flow without a timeout."""
 
 HEAP = np.dtype([("wake_ns", "i8"), ("number", "u8"), ("row", "u8")], align=True)

@@ -20,7 +20,7 @@ import numpy as np
 from traceflow.adapters import TracedPacket, packet_of, timestamp_ns
 from traceflow.errors import CannotWriteError, FileExists, suggest
 from traceflow.flows import Account
-from traceflow.labels import label_text
+from traceflow.labels import address_text, label_text
 from traceflow.options import options_for
 from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, FRAME, PACKET, SEQ_KNOWN
 from traceflow.protocols import has_ports, protocol_name
@@ -317,9 +317,9 @@ class TraceFlow:
         with_ports = has_ports(packet.transport)
         label = label_text(
             protocol_name(packet.transport),
-            str(packet.src),
+            address_text(packet.src),
             packet.srcport if with_ports else None,
-            str(packet.dst),
+            address_text(packet.dst),
             packet.dstport if with_ports else None,
             str(packet.timestamp),
         )

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from traceflow.decode import LINKS, decode_batch
 from traceflow.errors import CannotWriteError, UsageError, suggest
 from traceflow.flows import Flow, FlowSet
-from traceflow.labels import direction_label, time_text
+from traceflow.labels import address_text, direction_label, time_text
 from traceflow.packets import FINER_THAN_MICROSECONDS, FRAME, PACKET
 from traceflow.pipeline import Step
 from traceflow.protocols import has_ports, protocol_name
@@ -322,9 +322,9 @@ def _index_entry(output: _Output) -> dict[str, Any]:
         "flow": flow.number,
         "direction": output.side,
         "protocol": protocol_name(flow.protocol),
-        "orig": str(flow.orig_addr),
+        "orig": address_text(flow.orig_addr),
         "orig_port": flow.orig_port if with_ports else None,
-        "resp": str(flow.resp_addr),
+        "resp": address_text(flow.resp_addr),
         "resp_port": flow.resp_port if with_ports else None,
         "first": time_text(int(times["first_ns"]), int(half["time_bits"])),
         "last": time_text(int(times["last_ns"]), int(half["time_bits"])),

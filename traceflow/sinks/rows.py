@@ -1,16 +1,16 @@
-"""Rows as csv, jsonl or a plain table, written to a text stream some thousands at a time.
+r"""Rows as csv, jsonl or a plain table, written to a text stream some thousands at a time.
 
 Rows come as columns: one list a field, all of the same length. What is in a cell is decided by rows_flows.py and
 rows_frames.py; here stands only how a cell is written. Nothing here prints, and nothing of the engine is imported.
 
-csv follows RFC 4180 with `\\n` as line end; a jsonl line is one JSON object (RFC 8259); an empty cell is nothing in
+csv follows RFC 4180 with `\n` as line end; a jsonl line is one JSON object (RFC 8259); an empty cell is nothing in
 csv, null in jsonl.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from traceflow.sinks.rows_fields import Field, Kind
@@ -158,5 +158,9 @@ def table_cells(column: Sequence[Any]) -> list[str]:
     return ["" if cell is None else printable(str(cell)) for cell in column]
 
 
-FORMATS = {"table": TableRows, "csv": CsvRows, "jsonl": JsonlRows}
+FORMATS: dict[str, Callable[[TextStream, Sequence[Field]], RowWriter]] = {
+    "table": TableRows,
+    "csv": CsvRows,
+    "jsonl": JsonlRows,
+}
 """The formats by name."""

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.flows import EndCause, FlowSet
-from traceflow.labels import address_texts, flow_label
+from traceflow.labels import flow_label
 from traceflow.packets import FINER_THAN_MICROSECONDS
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
 from traceflow.sinks.rows_fields import Field
-from traceflow.sinks.rows_text import blank_where, range_texts, span_texts, time_texts
+from traceflow.sinks.rows_text import blank_where, end_texts, range_texts, span_texts, time_texts
 from traceflow.tcp import BASE_KNOWN, FLAG_NAMES
 
 __all__ = ["CHUNK_FLOWS", "flow_columns"]
@@ -104,7 +104,11 @@ def _sum(part: str) -> Callable[[_Chunk], list[Any]]:
 
 
 def _address(side: str) -> Callable[[_Chunk], list[Any]]:
-    return lambda chunk: address_texts(chunk.rows[f"{side}_addr"], chunk.rows["ip_version"])
+    def column(chunk: _Chunk) -> list[Any]:
+        halves = chunk.rows[f"{side}_addr"]
+        return end_texts(halves[:, 0], halves[:, 1], chunk.rows["ip_version"])
+
+    return column
 
 
 def _port(side: str) -> Callable[[_Chunk], list[Any]]:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.decode import LINKS
-from traceflow.labels import address_texts
 from traceflow.packets import (
     ACK_KNOWN,
     FINER_THAN_MICROSECONDS,
@@ -26,7 +25,7 @@ from traceflow.packets import (
 from traceflow.pipeline import Step
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
 from traceflow.sinks.rows_fields import Field
-from traceflow.sinks.rows_text import blank_where, time_texts
+from traceflow.sinks.rows_text import blank_where, end_texts, time_texts
 from traceflow.table import FROM_RESPONDER
 from traceflow.tcp import ACK, flag_text
 
@@ -39,6 +38,7 @@ _VERDICT_TEXTS = [None if verdict is Verdict.FLOW else verdict.text for verdict 
 _SIDES = ("orig", "resp")
 # Verdicts that decode gives after it has passed the whole chain of headers: protocol and lengths are known then.
 _BEHIND_IP = (int(Verdict.FLOW), int(Verdict.FRAGMENT_WITHOUT_PORTS), int(Verdict.NOT_TCP))
+_LINK_UNREAD = (int(Verdict.UNSUPPORTED_LINK), int(Verdict.TRUNCATED_LINK))
 _WITH_PORTS = (int(Verdict.FLOW), int(Verdict.NOT_TCP))
 
 
@@ -98,9 +98,8 @@ def _packet(name: str, empty: Callable[[_Frames], npt.NDArray[np.bool_]]) -> Cal
 
 def _address(end: str) -> Callable[[_Frames], list[Any]]:
     def column(some: _Frames) -> list[Any]:
-        halves = np.column_stack((some.packets[f"{end}_hi"], some.packets[f"{end}_lo"]))
-        # Version 6 keeps the addresses of frames without one from being written as if they had one.
-        return blank_where(some.not_ip(), address_texts(halves, some.packets["ip_version"]))
+        upper, lower = some.packets[f"{end}_hi"], some.packets[f"{end}_lo"]
+        return blank_where(some.not_ip(), end_texts(upper, lower, some.packets["ip_version"]))
 
     return column
 
@@ -126,7 +125,8 @@ def _flags(some: _Frames) -> list[Any]:
 
 
 def _no_ack(some: _Frames) -> npt.NDArray[np.bool_]:
-    return some.without(ACK_KNOWN) | (some.packets["flags"] & ACK == 0)
+    empty: npt.NDArray[np.bool_] = some.without(ACK_KNOWN) | (some.packets["flags"] & ACK == 0)
+    return empty
 
 
 _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
@@ -161,7 +161,6 @@ _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
     "link_name": lambda some: some.named("link", LINKS.get),
     "interface": lambda some: some.named("interface", lambda at: some.interfaces[at].name or None),
 }
-_LINK_UNREAD = (int(Verdict.UNSUPPORTED_LINK), int(Verdict.TRUNCATED_LINK))
 
 
 def frame_columns(

@@ -1,0 +1,135 @@
+"""The room `compiled`: the door to Numba, and that kernels mean the same compiled and plain."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+import traceflow
+from traceflow.compiled import COMPILED, U64, inline_kernel, kernel, outline_kernel
+
+ROOT = Path(__file__).resolve().parents[1]
+FIXTURES = ROOT / "fixtures"
+
+
+@inline_kernel
+def _next(value: Any) -> Any:
+    return value + U64(1)
+
+
+@outline_kernel
+def _twice(value: Any) -> Any:
+    return value * U64(2)
+
+
+@kernel
+def _walk(numbers: Any) -> Any:
+    """Let every piece of the door work on a column of unsigned numbers."""
+    for i in range(len(numbers)):
+        numbers[U64(i)] = _twice(_next(numbers[U64(i)]))
+
+
+@kernel
+def _third(numbers: Any) -> Any:
+    return numbers[U64(2)]
+
+
+@kernel
+def _room() -> Any:
+    return np.zeros(3)
+
+
+@kernel
+def _half(numbers: Any) -> Any:
+    """Divide by a number that may be zero, as NumPy does."""
+    return numbers[U64(0)] / numbers[U64(1)]
+
+
+def test_the_pieces_work_together_and_wrap_without_a_word() -> None:
+    """2**64 - 1 and one is 0; 2**63 + 1 doubled is 2: modulo 2**64, compiled and plain, without a warning."""
+    numbers = np.array([0, 2**64 - 1, 2**63], np.uint64)
+    _walk(numbers)
+    assert numbers.tolist() == [2, 0, 2]
+
+
+def test_bounds_are_checked() -> None:
+    """Captures are hostile: a wrong index stops the kernel."""
+    assert _third(np.array([1, 2, 3], np.uint64)) == 3
+    with pytest.raises(IndexError):
+        _third(np.array([1, 2], np.uint64))
+
+
+@pytest.mark.skipif(not COMPILED, reason="kernels are plain: NumPy may allocate")
+def test_allocation_in_a_kernel_does_not_compile() -> None:
+    with pytest.raises(numba.core.errors.NumbaError):
+        _room()
+
+
+def test_the_switch_is_numbas() -> None:
+    disabled = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    assert disabled != COMPILED
+    assert hasattr(_walk, "py_func") == COMPILED
+
+
+def test_the_interpreter_lock_is_given_up() -> None:
+    if COMPILED:
+        assert _walk.targetoptions["nogil"]  # type: ignore[attr-defined]
+        assert _walk.targetoptions["boundscheck"]  # type: ignore[attr-defined]
+
+
+SCRIPT = """
+import hashlib, sys, warnings
+import numpy as np
+from traceflow.decode import decode_batch
+from traceflow.options import options_for
+from traceflow.packets import PACKET
+from traceflow.sources import open_source
+from traceflow.table import FlowTable
+
+warnings.simplefilter("error")
+digest = hashlib.sha256()
+for path in sys.argv[1:]:
+    for profile in ("default", "pcapkit"):
+        with open_source(path) as captures:
+            table = FlowTable(options_for(profile, max_flows=5))
+            for batch in captures.batches():
+                packets = decode_batch(batch.octets, batch.frames, np.zeros(len(batch.frames), PACKET))
+                digest.update(repr(packets.tolist()).encode())
+                digest.update(repr(table.track(batch.frames, packets, batch.first_number).tolist()).encode())
+            table.end()
+            for row in table.drain():
+                digest.update(repr([np.asarray(row[name]).tolist() for name in row.dtype.names]).encode())
+            digest.update(repr(table.account()).encode())
+print(digest.hexdigest())
+"""
+
+
+def test_compiled_and_plain_kernels_give_the_same() -> None:
+    """All stored fixtures through decode and table, once in a process with kernels and once without."""
+    paths = sorted(str(path) for path in FIXTURES.glob("*.pcap*"))
+    assert len(paths) > 50
+    found = []
+    for disabled in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *paths],
+            env={
+                **os.environ,
+                "NUMBA_DISABLE_JIT": disabled,
+                "PYTHONPATH": str(Path(traceflow.__file__).resolve().parents[1]),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.strip())
+    assert found[0] == found[1]
+    assert len(found[0]) == 2 * hashlib.sha256().digest_size

@@ -1,0 +1,87 @@
+"""The room `options`: the rules, their bounds, and the profiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from traceflow.errors import UsageError
+from traceflow.options import PROFILES, SECOND_NS, Options, options_for
+
+
+def test_default_profile() -> None:
+    """The blueprint's table of profiles: tcp 300 s, other 60 s; flow-rules 6: linger 60 s, Linux's TIME_WAIT."""
+    rules = options_for()
+    assert rules == Options() == PROFILES["default"]
+    assert (rules.idle_timeout_tcp_ns, rules.idle_timeout_other_ns) == (300 * 10**9, 60 * 10**9)
+    assert (rules.linger_ns, rules.tcp_end, rules.syn_opens) == (60 * 10**9, "both", True)
+    assert (rules.directed, rules.tcp_only) == (False, False)
+
+
+def test_pcapkit_profile() -> None:
+    """The blueprint's table: one direction, TCP only, FIN closes the direction, no idle timeout, SYN does nothing."""
+    rules = options_for("pcapkit")
+    assert (rules.directed, rules.tcp_only, rules.tcp_end, rules.syn_opens) == (True, True, "fin", False)
+    assert (rules.idle_timeout_tcp_ns, rules.idle_timeout_other_ns) == (None, None)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_knows_its_name(name: str) -> None:
+    assert options_for(name).profile == name
+
+
+def test_rules_can_be_changed_one_by_one() -> None:
+    rules = options_for("pcapkit", max_flows=5, linger_ns=1)
+    assert (rules.max_flows, rules.linger_ns, rules.directed, rules.profile) == (5, 1, True, "pcapkit")
+    assert PROFILES["pcapkit"].max_flows != 5
+
+
+def test_rules_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options_for().max_flows = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["idle_timeout_tcp_ns", "idle_timeout_other_ns", "linger_ns"])
+@pytest.mark.parametrize("value", [0, -1, -(10**9), 2**62, 2**63, 2**64])
+def test_timeouts_out_of_range(name: str, value: int) -> None:
+    """Times go up to 2**62 ns: a timeout of 2**62 more would be 2**63, which is no int64."""
+    with pytest.raises(UsageError, match=name):
+        options_for(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["idle_timeout_tcp_ns", "idle_timeout_other_ns", "linger_ns"])
+@pytest.mark.parametrize("value", [1, SECOND_NS, 2**62 - 1])
+def test_timeouts_in_range(name: str, value: int) -> None:
+    assert getattr(options_for(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("value", [0, -5, 2**31 - 1, 2**40])
+def test_max_flows_out_of_range(value: int) -> None:
+    with pytest.raises(UsageError, match="max_flows"):
+        options_for(max_flows=value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(profile="pcapkti"), ["pcapkti", "Did you mean pcapkit?", "default"]),
+        (dict(profile=""), ["unknown profile ''", "default, pcapkit"]),
+        (dict(max_flow=5), ["max_flow", "Did you mean max_flows?"]),
+        (dict(tcp_end="fins"), ["fins", "both, fin, never"]),
+    ],
+)
+def test_unknown_names_are_refused_with_a_suggestion(arguments: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UsageError) as refused:
+        options_for(**arguments)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_every_option_says_what_it_is() -> None:
+    """Units stand in the names, meanings in the docstring."""
+    for field in dataclasses.fields(Options):
+        assert f"        {field.name}: " in (Options.__doc__ or "")
+        if "timeout" in field.name or "linger" in field.name:
+            assert field.name.endswith("_ns")

@@ -1,0 +1,115 @@
+"""Rows to standard output: which format, what a failing write means, and the table that fits a terminal."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from traceflow.cli.commands import View
+from traceflow.cli.exits import IncompleteOutputError, PipeClosedError
+from traceflow.errors import CannotWriteError
+from traceflow.sinks.rows import FORMATS, RowWriter, table_cells
+from traceflow.sinks.rows_fields import Field, Kind
+
+__all__ = ["StandardOutput", "TerminalTable", "is_terminal", "row_writer"]
+
+_LINES_AROUND = 9
+"""Lines of a terminal that the head, the note, the account and the prompt take."""
+_GAP = 2
+
+
+def is_terminal() -> bool:
+    """Whether rows are read by a person."""
+    return sys.stdout.isatty()
+
+
+def row_writer(view: View) -> RowWriter:
+    """The writer of a view to standard output.
+
+    Args:
+        view: How rows are shown.
+    """
+    name = view.format or ("table" if is_terminal() else "csv")
+    if name == "table" and is_terminal():
+        return TerminalTable(view.fields)
+    return FORMATS[name](StandardOutput(), view.fields)
+
+
+class StandardOutput:
+    """Standard output as a stream whose rows are there at once, and whose failure says what was lost."""
+
+    def __init__(self) -> None:
+        self._written = False
+
+    def write(self, text: str) -> None:
+        """Write and flush.
+
+        Raises:
+            PipeClosedError: The reader went away.
+            CannotWriteError: Nothing can be written.
+            IncompleteOutputError: Some rows had been written before.
+        """
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise PipeClosedError from None
+        except OSError as error:
+            kind = IncompleteOutputError if self._written else CannotWriteError
+            lost = "rows are missing" if self._written else "nothing was written"
+            raise kind(f"standard output cannot be written: {error.strerror or error}; {lost}") from error
+        self._written = True
+
+
+class TerminalTable:
+    """The first rows and columns that fit the terminal, and a note on the rest.
+
+    Args:
+        fields: The columns.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._console = importlib.import_module("rich.console").Console(highlight=False)
+        self._fields = fields
+        self._room = max(self._console.height - _LINES_AROUND, 5)
+        self._rows: list[tuple[str, ...]] = []
+        self._seen = 0
+
+    def write(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Take rows; only those that fit are kept."""
+        lacking = self._room - len(self._rows)
+        if lacking > 0:
+            self._rows += zip(*(table_cells(column[:lacking]) for column in columns), strict=True)
+        self._seen += len(columns[0])
+
+    def close(self) -> None:
+        """Print the table."""
+        shown = self._columns_that_fit()
+        table = importlib.import_module("rich.table").Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+        text = importlib.import_module("rich.text").Text
+        for field in self._fields[:shown]:
+            right = field.kind in (Kind.INTEGER, Kind.DECIMAL)
+            table.add_column(field.name, justify="right" if right else "left", no_wrap=True, header_style="bold")
+        for row in self._rows:
+            table.add_row(*(text(cell) for cell in row[:shown]))
+        self._console.print(table)
+        left_out = ", ".join(field.name for field in self._fields[shown:])
+        notes = []
+        if self._seen > len(self._rows):
+            notes.append(f"{self._seen - len(self._rows)} more rows")
+        if left_out:
+            notes.append(f"no room for {left_out}")
+        if notes:
+            self._console.print(text(f"{'; '.join(notes)} (-T csv shows all)", style="dim"))
+
+    def _columns_that_fit(self) -> int:
+        """How many of the first columns fit into a line; at least one."""
+        used = 0
+        for at, field in enumerate(self._fields):
+            width = max([len(field.name), *(len(row[at]) for row in self._rows)])
+            used += width + _GAP
+            if used > self._console.width + _GAP and at:
+                return at
+        return len(self._fields)
