@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import resource
 import select
 import signal
 import subprocess
@@ -330,7 +329,7 @@ def test_nothing_could_be_read(kind: str, cli: Cli, tmp_path: Path) -> None:
         assert "Traceback" not in err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may read everything")
 def test_an_unreadable_file(cli: Cli, fixtures_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "secret.pcap"
     path.write_bytes((fixtures_folder / "T01.pcap").read_bytes())
@@ -425,6 +424,7 @@ def test_a_full_disk_from_the_beginning(fixtures_folder: Path) -> None:
 
 def with_file_limit(octets: int) -> Callable[[], None]:
     """Let no file of a child grow beyond that: what a full disk does, at a moment of our choice."""
+    resource = pytest.importorskip("resource")
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (octets, octets))
 
 

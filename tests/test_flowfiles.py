@@ -181,6 +181,7 @@ def test_fixtures_become_files(fmt: str, by: str, fixtures_folder: Path, tmp_pat
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.slow_plain("10 000 frames, traced and decoded four times: a minute")
 def test_the_real_capture(shared: Path, tmp_path: Path) -> None:
     path = shared / "corpus" / "tranalyzer" / "2009-M57-day11-18-10k.pcap"
     if not path.exists():
@@ -387,6 +388,7 @@ def test_a_flow_larger_than_what_is_held_in_memory(fmt: str, tmp_path: Path) -> 
     check_folder(tmp_path / "out", read(path), set(range(1, 40_001)))
 
 
+@pytest.mark.slow_plain("39 MB of octets, copied one by one")
 def test_frames_larger_than_what_is_held_in_memory_together(tmp_path: Path) -> None:
     # 600 frames of 65 000 octets are 39 MB; groups end at 32 MiB.
     wire = exchange.Wire(step_ns=1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,6 +75,12 @@ def traced(path: Path, *, batch_frames: int = 4096, read_octets: int = 1 << 20) 
             collector.take(step)
             ended += step.ended["number"].tolist()
         return Traced(collector.flows(), ended, captures.opened, time.perf_counter() - began)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels() -> None:
+    """Have the kernels compiled before anything is timed: the first run may take longer for that."""
+    traced(Path(__file__).resolve().parents[2] / "fixtures" / "T01.pcap")
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +158,8 @@ NOT_BY_THE_ORACLE = {
     "gopacket/pcapgo/tests/le/test901.pcapng": "its second section has a version that nobody knows; the oracle reads on",
     "pcap-parser/assets/modified-format.pcap": "the oracle does not know Kuznetzov's format",
 }
+PLAIN = re.compile(r"(eth|sll|raw|null)(:ethertype|:vlan|:llc)*:(ip|ipv6):tcp(:.*)?")
+"""Protocols of a frame, by tshark, that decode must see as TCP."""
 LARGEST_OCTETS = 3_000_000
 """Larger captures are left out of comparisons with slow opinions."""
 
@@ -194,10 +203,10 @@ def test_the_oracle_agrees(profile: str, shared: Path) -> None:
 @pytest.mark.filterwarnings("ignore::traceflow.errors.IncompleteWarning")
 def test_tshark_agrees(shared: Path) -> None:
     """With timeouts and closing switched off, the SYN rule alone cuts TCP flows, and that is how tshark 4.0.17 numbers
-    streams. Compared are the partitions of the frames that both take for TCP; streams of tunnels and of reassembled
-    fragments have frames that decode does not see as TCP, and they must stay few.
+    streams. Compared are the partitions of the frames that both take for TCP. What tshark alone takes for TCP lies in
+    tunnels and on link layers that decode does not pass, or completes a fragmented datagram.
     """
-    wrong, both, missed = [], 0, 0
+    wrong, both, missed = [], 0, set()
     streams = shared / "oracle" / "tshark"
     for table in sorted(streams.rglob("*.tsv.gz")):
         name = str(table.relative_to(streams)).removesuffix(".tsv.gz")
@@ -211,17 +220,17 @@ def test_tshark_agrees(shared: Path) -> None:
         with gzip.open(table, "rt", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file, delimiter="\t") if row["icmp_quoted"] != "1"]
         theirs = {int(row["frame"]): row["tcp_stream"] for row in rows}
+        missed |= {name for row in rows if int(row["frame"]) not in ours and PLAIN.fullmatch(row["protocols"])}
         partitions: tuple[dict[object, list[int]], dict[object, list[int]]] = ({}, {})
         for frame in sorted(ours.keys() & theirs.keys()):
             partitions[0].setdefault(ours[frame], []).append(frame)
             partitions[1].setdefault(theirs[frame], []).append(frame)
             both += 1
-        missed += len(theirs.keys() - ours.keys())
         if list(partitions[0].values()) != list(partitions[1].values()):
             wrong.append(f"{name}: {len(partitions[0])} flows, {len(partitions[1])} streams")
     assert wrong == []
     assert both > 80_000
-    assert missed < both // 20
+    assert missed == {"nDPI/tests/cfgs/default/pcap/ip_fragmented_garbage.pcap"}
 
 
 # --- derived captures ---------------------------------------------------------------------------------------------
