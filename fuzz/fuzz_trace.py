@@ -1,10 +1,10 @@
 """Invariant: whatever a capture holds, it is traced: nothing is raised, no frame is lost, and batches do not matter.
 
 In detail: a whole run raises nothing; what is wrong stands in `errors`, and each is one of ALLOWED; frames read are
-frames in flows plus frames under each Verdict; the frame lists are a partition of the frames in flows, ascending, as long
-as the flows have packets, and each frame's flow in the map is the one whose list has it; flows are numbered from 1 in
-the order of their first frames; the same capture in batches of 1, 7 and 4096 frames gives the same flows, in the same
-order of their ends, and the same account.
+frames in flows plus frames under each Verdict; the frame lists are a partition of the frames in flows, ascending, as
+long as the flows have packets, and each frame's flow in the map is the one whose list has it; flows are numbered from 1
+in the order of their first frames; the same capture in batches of 1, 7 and 4096 frames gives the same flows, in the
+same order of their ends, and the same account.
 
     python fuzz/fuzz_trace.py [--seconds N] [--seed N] [--save FOLDER]
 
@@ -26,8 +26,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from traceflow.errors import (
     MalformedCaptureError,
@@ -40,6 +39,7 @@ from traceflow.options import Options, options_for
 from traceflow.pipeline import FlowCollector, Run
 from traceflow.sources import open_source
 
+ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = (NotACaptureError, UnsupportedCaptureError, TruncatedCaptureError, MalformedCaptureError)
 """What a file in memory may be blamed for."""
 

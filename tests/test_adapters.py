@@ -205,7 +205,7 @@ def test_odd_numbers_are_refused(more: dict[str, Any]) -> None:
         (1.5, "10.0.0.1_1000-10.0.0.2_80-1.5"),
         (1, "10.0.0.1_1000-10.0.0.2_80-1"),
         (Decimal("1.000000001"), "10.0.0.1_1000-10.0.0.2_80-1.000000001"),
-        ("1.5", "10.0.0.1_1000-10.0.0.2_80-1.500000"),  # text is written as for a capture
+        ("1.50", "10.0.0.1_1000-10.0.0.2_80-1.50"),  # seeds.md, labels: str(timestamp) as given
     ],
 )
 def test_the_timestamp_in_the_label(timestamp: Any, label: str) -> None:

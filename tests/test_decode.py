@@ -839,4 +839,3 @@ _WIDTH = {"flags": 0xFF}  # tshark shows the reserved bits as well
 
 def _is_plain(protocols: str) -> bool:
     return any(protocols == plain or protocols.startswith(plain + ":") for plain in PLAIN)
-

@@ -17,6 +17,7 @@ from traceflow.live import LIVE
 from traceflow.packets import PACKET
 from traceflow.timeouts import HEAP
 
+
 @pytest.fixture(autouse=True, scope="module")
 def as_in_a_kernel() -> Iterator[None]:
     """The pieces are called without their kernel here, so the error state that it gives plain Python is missing."""

@@ -61,7 +61,7 @@ def test_what_a_packet_touches_is_three_lines() -> None:
 
 @pytest.mark.parametrize(("upper", "orig", "resp"), [(0, LOW, HIGH), (1, HIGH, LOW)])
 def test_ends_become_originator_and_responder(upper: int, orig: tuple[int, ...], resp: tuple[int, ...]) -> None:
-    flow = ended(upper_originates=upper, low=dict(packets=5, wire_octets=50), high=dict(packets=7, wire_octets=70))
+    flow = ended(upper_originates=upper, low={"packets": 5, "wire_octets": 50}, high={"packets": 7, "wire_octets": 70})
     assert (*flow["orig_addr"], flow["orig_port"]) == orig
     assert (*flow["resp_addr"], flow["resp_port"]) == resp
     assert (flow["orig"]["packets"], flow["resp"]["packets"]) == ((7, 5) if upper else (5, 7))
@@ -80,10 +80,10 @@ def test_reason_follows_from_cause(cause: EndCause) -> None:
 @pytest.mark.parametrize(
     ("low", "high", "times"),
     [
-        (dict(packets=1, first_ns=5, last_ns=9), dict(packets=1, first_ns=3, last_ns=7), (3, 9)),
-        (dict(packets=1, first_ns=5, last_ns=9), dict(), (5, 9)),
-        (dict(), dict(packets=1, first_ns=5, last_ns=9), (5, 9)),
-        (dict(packets=1, first_ns=-9, last_ns=-5), dict(), (-9, -5)),  # and not the zeros of the silent side
+        ({"packets": 1, "first_ns": 5, "last_ns": 9}, {"packets": 1, "first_ns": 3, "last_ns": 7}, (3, 9)),
+        ({"packets": 1, "first_ns": 5, "last_ns": 9}, {}, (5, 9)),
+        ({}, {"packets": 1, "first_ns": 5, "last_ns": 9}, (5, 9)),
+        ({"packets": 1, "first_ns": -9, "last_ns": -5}, {}, (-9, -5)),  # and not the zeros of the silent side
     ],
 )
 def test_times_of_a_flow(low: dict[str, int], high: dict[str, int], times: tuple[int, int]) -> None:
@@ -93,7 +93,7 @@ def test_times_of_a_flow(low: dict[str, int], high: dict[str, int], times: tuple
 
 def test_flags_are_put_together() -> None:
     """10 segments of which 3 without ACK and 4 with PSH: 7 ACK. UDP has none, whatever its packets."""
-    flow = ended(low=dict(packets=10, psh=4, flags=[1, 2, 3, 0, 3, 6, 7, 8]))
+    flow = ended(low={"packets": 10, "psh": 4, "flags": [1, 2, 3, 0, 3, 6, 7, 8]})
     assert flow["orig"]["flags"].tolist() == [1, 2, 3, 4, 7, 6, 7, 8]
     rows = live_rows(1)
     rows["protocol"], rows["low"]["packets"] = 17, 10

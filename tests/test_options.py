@@ -66,10 +66,10 @@ def test_max_flows_out_of_range(value: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(profile="pcapkti"), ["pcapkti", "Did you mean pcapkit?", "default"]),
-        (dict(profile=""), ["unknown profile ''", "default, pcapkit"]),
-        (dict(max_flow=5), ["max_flow", "Did you mean max_flows?"]),
-        (dict(tcp_end="fins"), ["fins", "both, fin, never"]),
+        ({"profile": "pcapkti"}, ["pcapkti", "Did you mean pcapkit?", "default"]),
+        ({"profile": ""}, ["unknown profile ''", "default, pcapkit"]),
+        ({"max_flow": 5}, ["max_flow", "Did you mean max_flows?"]),
+        ({"tcp_end": "fins"}, ["fins", "both, fin, never"]),
     ],
 )
 def test_unknown_names_are_refused_with_a_suggestion(arguments: dict[str, Any], words: list[str]) -> None:

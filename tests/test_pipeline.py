@@ -103,9 +103,7 @@ def test_chunking(name: str) -> None:
         whole = run_all(paths, batch_frames=4096, read_octets=1 << 20, profile=profile, **options)
         assert len(whole.frames) == EXPECTED[name]["frames"]
         for batch_frames, read_octets in CHUNKS:
-            part = run_all(
-                paths, batch_frames=batch_frames, read_octets=read_octets, profile=profile, **options
-            )
+            part = run_all(paths, batch_frames=batch_frames, read_octets=read_octets, profile=profile, **options)
             assert_same(whole, part)
 
 
@@ -327,7 +325,7 @@ def test_flows_come_in_the_step_in_which_they_end() -> None:
     assert steps == [[]] * 6 + [[1]] + [[]] * 9 + [[2]]
 
 
-@pytest.mark.parametrize("wrong", [dict(profile="nope"), dict(max_flow=3), dict(max_flows=0), dict(limit=-1)])
+@pytest.mark.parametrize("wrong", [{"profile": "nope"}, {"max_flow": 3}, {"max_flows": 0}, {"limit": -1}])
 def test_wrong_options_are_refused_before_anything_is_read(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         trace(tmp_path / "missing.pcap", **wrong)

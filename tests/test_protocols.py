@@ -11,8 +11,10 @@ from traceflow.protocols import has_ports, protocol_name
 
 @pytest.mark.parametrize(
     ("number", "name"),
-    [(1, "ICMP"), (2, "IGMP"), (6, "TCP"), (17, "UDP"), (41, "IPv6"), (47, "GRE"), (50, "ESP"), (51, "AH")]
-    + [(58, "ICMPv6"), (89, "OSPF"), (103, "PIM"), (132, "SCTP"), (33, "DCCP"), (136, "UDPLite"), (0, "HOPOPT")],
+    [
+        *[(1, "ICMP"), (2, "IGMP"), (6, "TCP"), (17, "UDP"), (41, "IPv6"), (47, "GRE"), (50, "ESP"), (51, "AH")],
+        *[(58, "ICMPv6"), (89, "OSPF"), (103, "PIM"), (132, "SCTP"), (33, "DCCP"), (136, "UDPLite"), (0, "HOPOPT")],
+    ],
 )
 def test_known_names(number: int, name: str) -> None:
     assert protocol_name(number) == name

@@ -33,6 +33,7 @@ from traceflow.tcp import (
     turns_direction,
 )
 
+
 @pytest.fixture(autouse=True, scope="module")
 def as_in_a_kernel() -> Iterator[None]:
     """The pieces are called without their kernel here, so the error state that it gives plain Python is missing."""
@@ -120,14 +121,14 @@ def test_only_a_syn_without_ack_opens(flags: int, closing: bool) -> None:
 @pytest.mark.parametrize(
     ("sender", "seq", "opens"),
     [
-        (dict(), 5, False),  # its first segment
-        (dict(bits=BASE_KNOWN, base_seq=5), 5, False),  # the number that the other side acknowledged
-        (dict(bits=BASE_KNOWN, base_seq=4), 5, True),
-        (dict(packets=1, bits=BASE_KNOWN, base_seq=5), 5, False),  # retransmission
-        (dict(packets=1, bits=BASE_KNOWN, base_seq=6), 5, True),
-        (dict(packets=9, bits=BASE_KNOWN | MORE_THAN_SYN | FIN_SEEN, base_seq=5), 5, False),
-        (dict(packets=9, bits=BASE_KNOWN, base_seq=2**32 - 1), 0, True),
-        (dict(packets=9, bits=BASE_KNOWN, base_seq=2**32 - 1), 2**32 - 1, False),
+        ({}, 5, False),  # its first segment
+        ({"bits": BASE_KNOWN, "base_seq": 5}, 5, False),  # the number that the other side acknowledged
+        ({"bits": BASE_KNOWN, "base_seq": 4}, 5, True),
+        ({"packets": 1, "bits": BASE_KNOWN, "base_seq": 5}, 5, False),  # retransmission
+        ({"packets": 1, "bits": BASE_KNOWN, "base_seq": 6}, 5, True),
+        ({"packets": 9, "bits": BASE_KNOWN | MORE_THAN_SYN | FIN_SEEN, "base_seq": 5}, 5, False),
+        ({"packets": 9, "bits": BASE_KNOWN, "base_seq": 2**32 - 1}, 0, True),
+        ({"packets": 9, "bits": BASE_KNOWN, "base_seq": 2**32 - 1}, 2**32 - 1, False),
     ],
 )
 @pytest.mark.parametrize("closing", [True, False])
@@ -140,12 +141,12 @@ def test_syn_with_a_number(sender: dict[str, int], seq: int, opens: bool, closin
 @pytest.mark.parametrize(
     ("sender", "closing", "opens"),
     [
-        (dict(), False, False),
-        (dict(), True, False),  # a buffer that has sent nothing yet
-        (dict(packets=2), False, False),  # only SYNs so far
-        (dict(packets=2, bits=MORE_THAN_SYN), False, True),
-        (dict(packets=2, bits=FIN_SEEN), False, True),
-        (dict(packets=2), True, True),
+        ({}, False, False),
+        ({}, True, False),  # a buffer that has sent nothing yet
+        ({"packets": 2}, False, False),  # only SYNs so far
+        ({"packets": 2, "bits": MORE_THAN_SYN}, False, True),
+        ({"packets": 2, "bits": FIN_SEEN}, False, True),
+        ({"packets": 2}, True, True),
     ],
 )
 def test_syn_without_a_number(sender: dict[str, int], closing: bool, opens: bool) -> None:

@@ -442,8 +442,10 @@ def test_options_are_those_of_the_table() -> None:
 
 
 def test_colons_of_ipv6_become_points() -> None:
-    one = packet(1, "c", src="2001:DB8::1", dst="::ffff:0:1", timestamp=1.5)
-    assert TraceFlow().trace(one) == "2001.db8..1_1000-..ffff.0.1_80-1.5"
+    one = packet(1, "c", src="2001:DB8:0::1", dst="::1", timestamp=1.5)
+    assert TraceFlow().trace(one) == "2001.db8..1_1000-..1_80-1.5"
+    mapped = packet(1, "c", src="::ffff:c000:201", dst="::1", timestamp=1.5)  # as RFC 5952, 5, writes it
+    assert TraceFlow().trace(mapped) == "..ffff.192.0.2.1_1000-..1_80-1.5"
 
 
 def test_other_protocols_put_their_name_first_and_leave_out_ports_that_do_not_exist() -> None:

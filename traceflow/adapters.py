@@ -18,7 +18,7 @@ import numpy as np
 
 from traceflow.decode import decode_batch
 from traceflow.errors import UsageError
-from traceflow.labels import Address, address, time_text
+from traceflow.labels import Address, address
 from traceflow.packets import (
     ACK_KNOWN,
     FINER_THAN_MICROSECONDS,
@@ -248,7 +248,7 @@ def from_octets(
         dst=address((packet["dst_hi"], packet["dst_lo"]), version),
         srcport=int(packet["src_port"]),
         dstport=int(packet["dst_port"]),
-        timestamp=time_text(time_ns, frame["time_bits"]) if isinstance(timestamp, str) else timestamp,
+        timestamp=timestamp,
         rst=bool(flags & RST),
         seq=int(packet["seq"]) if bits & SEQ_KNOWN else None,
         ack=int(packet["ack"]) if flags & ACK and bits & ACK_KNOWN else None,

@@ -1,6 +1,6 @@
 """Every capture of the shared corpus: traced or refused with a message, in time, and with an account that adds up.
 
-`tox -e corpus` runs this; the corpus lies beside the checkout and is never copied into it. What is checked of each file:
+`tox -e corpus` runs this; the corpus lies beside the checkout and is never copied into it. What is checked of each:
 
 - nothing but a TraceflowError says that something is wrong, and reading takes at most 10 s;
 - every frame is in one flow or under one Verdict, and the flows' frame lists are what the account says;
@@ -38,8 +38,8 @@ FOLDERS = sorted(path.name for path in CORPUS.iterdir() if path.is_dir()) if COR
 MOST_SECONDS = 10
 
 CUSTOM_BLOCKS = {"test017": 4, "test018": 4, "test102": 3, "test202": 3}
-"""Custom blocks of these pcapng files, in every folder that has them. tshark shows each as a frame (`frame.protocols` is
-`data` there, `_ws.col.Protocol` PCAPNG); no octets of a network are in them, so they are no frames here.
+"""Custom blocks of these pcapng files, in every folder that has them. tshark shows each as a frame (`frame.protocols`
+is `data` there, `_ws.col.Protocol` PCAPNG); no octets of a network are in them, so they are no frames here.
 """
 REFUSED = {
     "libpcap/tests/pcap-invalid-version-2.pcap": "version 2.5; tcpdump: unsupported file version",
@@ -155,7 +155,7 @@ def test_most_captures_are_read(shared: Path, counted: dict[str, dict[str, str]]
 # --- other opinions -----------------------------------------------------------------------------------------------
 
 NOT_BY_THE_ORACLE = {
-    "gopacket/pcapgo/tests/le/test901.pcapng": "its second section has a version that nobody knows; the oracle reads on",
+    "gopacket/pcapgo/tests/le/test901.pcapng": "its second section has an unknown version; the oracle reads on",
     "pcap-parser/assets/modified-format.pcap": "the oracle does not know Kuznetzov's format",
 }
 PLAIN = re.compile(r"(eth|sll|raw|null)(:ethertype|:vlan|:llc)*:(ip|ipv6):tcp(:.*)?")
@@ -188,7 +188,7 @@ def test_the_oracle_agrees(profile: str, shared: Path) -> None:
         numbers = (flows.frame_map.packed(np.arange(1, count + 1)) >> np.uint64(1)).tolist()
         if numbers != result.frame_flow:
             first = [a == b for a, b in zip(numbers, result.frame_flow, strict=False)].index(False)
-            wrong.append(f"{name}: {count} and {len(result.frame_flow)} frames, frame {first + 1} is the first to differ")
+            wrong.append(f"{name}: {count} and {len(result.frame_flow)} frames, first to differ: {first + 1}")
         elif {verdict.text: n for verdict, n in flows.account.verdicts.items() if n} != result.verdicts:
             wrong.append(f"{name}: {flows.account.verdicts} and {result.verdicts}")
         wrong += [
