@@ -56,6 +56,23 @@ def test_the_upper_end_is_the_greater_one(values: tuple[int, ...]) -> None:
     assert bool(is_reversed(packet(*values))) == (values[0:3] > values[3:6])
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "upper"),
+    [
+        ((0, 5, 7), (0, 5, 8), False),
+        ((0, 5, 8), (0, 5, 7), True),
+        ((0, 5, 8), (0, 5, 8), False),
+        ((0, 6, 7), (0, 5, 8), True),
+        ((1, 4, 7), (0, 5, 8), True),
+        ((0, 2**63, 0), (0, 1, 0), True),
+        ((2**63, 0, 0), (1, 0, 0), True),
+    ],
+)
+def test_order_of_two_ends(source: tuple[int, ...], target: tuple[int, ...], upper: bool) -> None:
+    """Equal ends count as not reversed; halves of addresses are unsigned."""
+    assert bool(is_reversed(packet(*source, *target, 6, 6))) == upper
+
+
 @given(packets)
 def test_both_directions_have_one_hash(values: tuple[int, ...]) -> None:
     one, two = packet(*values), swapped(packet(*values))

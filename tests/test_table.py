@@ -725,6 +725,15 @@ def test_clock_of_a_frame_counts_once_however_often_it_is_resumed() -> None:
     assert table.account().frames == 5001
 
 
+def test_frame_out_of_order_counts_once_however_often_it_is_resumed() -> None:
+    """A table of one flow: every frame ends one, so the kernel returns now and then. Time runs backwards."""
+    frames, packets = many(3000)
+    frames["time_ns"] = np.arange(3000, 0, -1)
+    table = FlowTable(Options(max_flows=1))
+    table.track(frames, packets, 1)
+    assert (table.account().frames_out_of_order, table.account().forward_jumps) == (2999, 0)
+
+
 @pytest.mark.parametrize("total", [200, pytest.param(200_000, marks=pytest.mark.slow_plain("200 000 frames"))])
 def test_rows_are_used_again(total: int) -> None:
     """Memory follows the live flows: 60 of them here, however many there were."""

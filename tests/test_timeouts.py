@@ -48,11 +48,12 @@ class Heap:
         self.model[row] = (int(self.live[row]["due_ns"]), self.model[row][1])
 
     def check(self) -> None:
-        """The first entry is the least; every row knows its place; nothing is there twice."""
+        """No entry is before its parent; every row knows its place; nothing is there twice."""
         entries = self.heap[: len(self.model)]
         assert {int(e["row"]): (int(e["wake_ns"]), int(e["number"])) for e in entries} == self.model
         for at, entry in enumerate(entries):
             assert self.live[int(entry["row"])]["heap_at"] == at
+            assert self.model[int(entry["row"])] >= self.model[int(entries[max(0, at - 1) // 2]["row"])]
         if self.model:
             assert self.model[int(entries[0]["row"])] == min(self.model.values())
 
@@ -96,6 +97,20 @@ def test_any_operation_keeps_the_order(seed: int) -> None:
         heap.check()
     wanted = sorted(heap.model.values())
     assert heap.drain() == wanted
+
+
+def test_what_fills_a_gap_may_have_to_rise() -> None:
+    """0            Dropping 11 moves 3, the last one, below 10.
+     10     1
+    11 12  2 3
+    """
+    heap = Heap()
+    for row, due_ns in enumerate((0, 10, 1, 11, 12, 2, 3)):
+        heap.push(row, due_ns, row + 1)
+    assert heap.heap["wake_ns"][:7].tolist() == [0, 10, 1, 11, 12, 2, 3]
+    heap.drop(3)
+    heap.check()
+    assert [due_ns for due_ns, _ in heap.drain()] == [0, 1, 2, 3, 10, 12]
 
 
 def test_a_later_due_time_waits_until_the_row_wakes() -> None:

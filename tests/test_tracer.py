@@ -186,9 +186,15 @@ class LowMapping(dict[str, Any]):
 
 
 @pytest.mark.parametrize(
-    "form", [dict, LowMapping, lambda one: Packet(**one), lambda one: SimpleNamespace(**one), Slotted], ids=str
+    "form",
+    [dict, LowMapping, lambda one: Packet(**one), lambda one: SimpleNamespace(**one), Slotted],
+    ids=["dict", "mapping", "packet", "namespace", "slots"],
 )
-@pytest.mark.parametrize("address", [str, ipaddress.ip_address, lambda text: int(ipaddress.ip_address(text))], ids=str)
+@pytest.mark.parametrize(
+    "address",
+    [str, ipaddress.ip_address, lambda text: int(ipaddress.ip_address(text))],
+    ids=["text", "address", "number"],
+)
 def test_mappings_and_objects_with_text_or_addresses_mean_the_same(form: Any, address: Any) -> None:
     tracer = TraceFlow()
     for one in packets(T01):
