@@ -663,3 +663,24 @@ def test_a_full_disk_leaves_whole_files_only(tmp_path: Path) -> None:
     assert 0 < len(said["loaded"]) < 3000
     assert set(said["loaded"]) == {1}
     assert said["listed"] in (None, len(said["loaded"]))
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path: Path, fixtures_folder: Path) -> None:
+    def names() -> set[str]:
+        return {path.name for path in (tmp_path / "out").iterdir()} - {"index.json"}
+
+    for name in ("http.pcap", "T01.pcap"):
+        with (
+            FlowFiles(tmp_path / "out", overwrite=True) as files,
+            open_source(fixtures_folder / name, keep=True) as captures,
+        ):
+            run = Run(captures, options_for())
+            collector = FlowCollector(run)
+            for step in run.steps():
+                collector.take(step)
+                files.take(step)
+            (tmp_path / "out" / "mine.json").write_text("not of a run")
+            files.write(collector.flows(), captures)
+    # T01 has two directions (fixtures/README.md); the file that no index lists stays.
+    assert len(names()) == 3
+    assert "mine.json" in names()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from traceflow.errors import CannotReadError, CannotWriteError, FileExists, TraceflowError
 from traceflow.sinks import folder as room
-from traceflow.sinks.folder import INDEX_NAME, make_folder, refuse_earlier_run, write_whole
+from traceflow.sinks.folder import INDEX_NAME, listed_files, make_folder, refuse_earlier_run, remove_files, write_whole
 from traceflow.sinks.naming import UniqueNames
 
 
@@ -190,3 +191,24 @@ def test_kill_9_leaves_whole_files_and_a_temporary_one(tmp_path: Path) -> None:
     assert names[0].startswith(".traceflow-")
     assert (tmp_path / "first").read_bytes() == b"whole"
     assert not (tmp_path / "second").exists()
+
+
+def test_an_earlier_index_names_what_may_be_removed_and_nothing_elsewhere(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "out", tmp_path / "precious.json"
+    folder.mkdir()
+    outside.write_text("kept")
+    (folder / "flow.json").write_text("old")
+    (folder / "link.json").symlink_to(outside)
+    (folder / "sub").mkdir()
+    names = ["flow.json", "../precious.json", str(outside), "link.json", "sub", "gone.json", 7, None, ""]
+    (folder / INDEX_NAME).write_text(json.dumps({"files": [{"file": name} for name in names]}))
+    assert listed_files(folder) == {"flow.json"}
+    remove_files(folder, listed_files(folder))
+    assert sorted(path.name for path in folder.iterdir()) == [INDEX_NAME, "link.json", "sub"]
+    assert outside.read_text() == "kept"
+
+
+@pytest.mark.parametrize("octets", [b"", b"[]", b"{}", b'{"files": 3}', b'{"files": [1]}', b"\xff", b"[" * 100_000])
+def test_an_index_that_is_none_lists_nothing(tmp_path: Path, octets: bytes) -> None:
+    (tmp_path / INDEX_NAME).write_bytes(octets)
+    assert listed_files(tmp_path) == set()

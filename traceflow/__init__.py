@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from traceflow.adapters import from_dpkt, from_octets, from_scapy
-    from traceflow.errors import TraceflowError
+    from traceflow.errors import IncompleteWarning, TraceflowError, UsageError
     from traceflow.flows import EndCause, EndReason, Flow, FlowSet
     from traceflow.options import PROFILES, Options
     from traceflow.packets import Verdict
@@ -24,9 +24,11 @@ __all__ = [
     "EndReason",
     "Flow",
     "FlowSet",
+    "IncompleteWarning",
     "Options",
     "TraceFlow",
     "TraceflowError",
+    "UsageError",
     "Verdict",
     "from_dpkt",
     "from_octets",
@@ -43,9 +45,11 @@ _HOMES = {
     "EndReason": "flows",
     "Flow": "flows",
     "FlowSet": "flows",
+    "IncompleteWarning": "errors",
     "Options": "options",
     "TraceFlow": "tracer",
     "TraceflowError": "errors",
+    "UsageError": "errors",
     "Verdict": "packets",
     "from_dpkt": "adapters",
     "from_octets": "adapters",

@@ -18,8 +18,8 @@ from traceflow.errors import TraceflowError
 from traceflow.framelists import FrameMap
 from traceflow.labels import Address, address, address_texts, flow_label
 from traceflow.packets import Interface, Verdict
-from traceflow.protocols import protocol_name
-from traceflow.tcp import FLAG_NAMES
+from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
+from traceflow.tcp import BASE_KNOWN, FLAG_NAMES
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped] # optional
@@ -35,6 +35,7 @@ __all__ = [
     "Half",
     "flat_columns",
     "reason_of_causes",
+    "undefined_where",
 ]
 
 
@@ -334,12 +335,21 @@ class FlowSet(Sequence[Flow]):
     def to_pandas(self) -> pandas.DataFrame:
         """A data frame with one row a flow, in opening order; its columns are those of `flat_columns`.
 
+        Where a column means nothing (see `undefined_where`) it holds pandas' NA.
+
         Raises:
             ImportError: pandas is not installed (`pip install traceflow[pandas]`).
         """
-        import pandas
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas() needs pandas: pip install traceflow[pandas]") from error
 
-        return pandas.DataFrame(flat_columns(self.columns))
+        def series(name: str, values: Any) -> Any:
+            undefined = undefined_where(self.columns, name)
+            return values if undefined is None else pandas.arrays.IntegerArray(np.array(values), undefined)
+
+        return pandas.DataFrame({name: series(name, values) for name, values in flat_columns(self.columns).items()})
 
 
 def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
@@ -370,4 +380,30 @@ def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
     return columns
 
 
+def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bool_] | None:
+    """Where a column of `flat_columns` means nothing, although a structured array must hold some number there.
+
+    Args:
+        flows: FLOW[k].
+        name: Name of the column.
+
+    Returns:
+        bool[k]; None for a column that always means something.
+    """
+    side, _, part = name.partition("_")
+    undefined: npt.NDArray[np.bool_] | None = None
+    if side not in ("orig", "resp"):
+        return undefined
+    if part == "port":
+        undefined = ~np.isin(flows["protocol"], list(PROTOCOLS_WITH_PORTS))
+    elif part in FLAG_NAMES:
+        undefined = flows["protocol"] != _TCP
+    elif part == "base_seq":
+        undefined = flows[side]["bits"] & BASE_KNOWN == 0
+    elif part in ("first_ns", "last_ns", "opened_ns", "opened_frame"):
+        undefined = flows[side]["packets"] == 0
+    return undefined
+
+
+_TCP = 6
 _CAUSE_TEXTS = {int(cause): cause.text for cause in EndCause}

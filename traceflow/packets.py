@@ -11,7 +11,7 @@ address ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), and `ip_version` tells the two apart
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -158,7 +158,7 @@ class Batch:
         first_in_file: Number of the first frame in its own file, from 1.
     """
 
-    octets: npt.NDArray[np.uint8]
-    frames: npt.NDArray[np.void]
+    octets: npt.NDArray[np.uint8] = field(repr=False)
+    frames: npt.NDArray[np.void] = field(repr=False)
     first_number: int
     first_in_file: int

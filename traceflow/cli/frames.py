@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from traceflow.cli.commands import Input, View
+from traceflow.cli.messages import say
 from traceflow.cli.output import TerminalTable, is_terminal, row_writer
 from traceflow.cli.session import Session
 from traceflow.sinks.rows_frames import frame_columns
@@ -34,4 +35,7 @@ def run(given: Input, view: View, flow: int | None) -> int:
         session.progress.close()
         if not session.failed:
             writer.close()
+        opened = session.account().flows
+        if flow is not None and flow > opened and not session.failed:
+            say(f"there is no flow {flow}: {opened} flows were found")
         return session.finish()

@@ -27,7 +27,7 @@ from traceflow.packets import FINER_THAN_MICROSECONDS, FRAME, PACKET
 from traceflow.pipeline import Step
 from traceflow.protocols import has_ports, protocol_name
 from traceflow.sinks import dictdump
-from traceflow.sinks.folder import INDEX_NAME, make_folder, refuse_earlier_run, write_whole
+from traceflow.sinks.folder import INDEX_NAME, listed_files, make_folder, refuse_earlier_run, remove_files, write_whole
 from traceflow.sinks.naming import UniqueNames
 from traceflow.sinks.pcapfile import pcap_header, pcap_records
 from traceflow.sinks.records import frame_record
@@ -65,7 +65,7 @@ class FlowFiles:
         folder: Output folder; made where it does not exist.
         format: A name in FORMATS.
         by: `direction` - a file for each direction of a flow; `flow` - both in one; None: DEFAULT_BY of the format.
-        overwrite: Replace files of an earlier run.
+        overwrite: Replace the files of an earlier run: those that its index lists are removed in the end.
 
     Raises:
         UsageError: An unknown format, or `by`.
@@ -144,6 +144,7 @@ class FlowFiles:
             except OSError as error:
                 raise self._lost_positions(error) from error
         written: list[_Output] = []
+        earlier = listed_files(self._folder) if self._overwrite else set()
         try:
             done = 0
             for group in self._groups(self._outputs(flows)):
@@ -155,6 +156,7 @@ class FlowFiles:
                     on_progress(done, flows.account.in_flows)
         finally:
             write_whole(self._folder / INDEX_NAME, _index_pieces(flows, written), overwrite=self._overwrite)
+        remove_files(self._folder, earlier - {output.name for output in written})
         return len(written)
 
     def _outputs(self, flows: FlowSet) -> Iterator[_Output]:

@@ -7,6 +7,7 @@ crash) never sees half of one. Names come from labels, which hold no separators;
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from traceflow.errors import CannotWriteError, FileExists, TraceflowError
 
-__all__ = ["INDEX_NAME", "make_folder", "refuse_earlier_run", "write_whole"]
+__all__ = ["INDEX_NAME", "listed_files", "make_folder", "refuse_earlier_run", "remove_files", "write_whole"]
 
 INDEX_NAME = "index.json"
 """The file that lists the flow files of a run."""
@@ -56,6 +57,34 @@ def refuse_earlier_run(folder: Path, extension: str) -> None:
     for name in names:
         if name == INDEX_NAME or (name.endswith(extension) and not name.startswith(".")):
             raise FileExists(f"{folder / name}: exists from an earlier run; choose another folder, or ask to overwrite")
+
+
+def listed_files(folder: Path) -> set[str]:
+    """Names of the flow files that the index of an earlier run lists and that are still there.
+
+    Names with a separator, links and folders are not taken: whoever wrote the index does not decide what is removed
+    elsewhere. An index that cannot be read lists nothing.
+    """
+    try:
+        listed = json.loads((folder / INDEX_NAME).read_bytes())["files"]
+        names = {entry["file"] for entry in listed}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
+    return {
+        name
+        for name in names
+        if isinstance(name, str)
+        and name == Path(name).name
+        and (folder / name).is_file()
+        and not (folder / name).is_symlink()
+    }
+
+
+def remove_files(folder: Path, names: set[str]) -> None:
+    """Remove files of an earlier run; one that cannot be removed stays."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
 
 
 def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool) -> None:

@@ -12,22 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.flows import EndCause, FlowSet
+from traceflow.flows import EndCause, FlowSet, undefined_where
 from traceflow.labels import flow_label
 from traceflow.packets import FINER_THAN_MICROSECONDS
-from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
+from traceflow.protocols import protocol_name
 from traceflow.sinks.rows_fields import Field
 from traceflow.sinks.rows_text import blank_where, end_texts, range_texts, span_texts, time_texts
-from traceflow.tcp import BASE_KNOWN, FLAG_NAMES
+from traceflow.tcp import FLAG_NAMES
 
 __all__ = ["CHUNK_FLOWS", "flow_columns"]
 
 CHUNK_FLOWS = 8192
 """Flows that are rendered at once: enough to spread the cost of a column, few enough to stay in the cache."""
 
-_TCP = 6
 _CAUSES = {int(cause): cause.text for cause in EndCause}
-_WITHOUT_FRAMES = ("first_ns", "last_ns", "opened_ns", "opened_frame")
 
 
 class _Chunk:
@@ -49,9 +47,10 @@ class _Chunk:
         fine: npt.NDArray[np.bool_] = (bits & FINER_THAN_MICROSECONDS != 0) | odd
         return fine
 
-    def without_ports(self) -> npt.NDArray[np.bool_]:
-        """Which flows are of a protocol without ports."""
-        return ~np.isin(self.rows["protocol"], list(PROTOCOLS_WITH_PORTS))
+    def defined(self, name: str, cells: list[Any]) -> list[Any]:
+        """The cells of a column, None where it means nothing."""
+        undefined = undefined_where(self.rows, name)
+        return cells if undefined is None else blank_where(undefined, cells)
 
     def both(self, part: str) -> list[int]:
         """A counter summed over both directions."""
@@ -81,15 +80,8 @@ def _half(side: str, part: str) -> Callable[[_Chunk], list[Any]]:
 
     def column(chunk: _Chunk) -> list[Any]:
         half = chunk.rows[side]
-        if part in FLAG_NAMES:
-            cells: list[Any] = half["flags"][:, FLAG_NAMES.index(part)].tolist()
-            return blank_where(chunk.rows["protocol"] != _TCP, cells)
-        cells = half[part].tolist()
-        if part in _WITHOUT_FRAMES:
-            return blank_where(half["packets"] == 0, cells)
-        if part == "base_seq":
-            return blank_where(half["bits"] & BASE_KNOWN == 0, cells)
-        return cells
+        cells = half["flags"][:, FLAG_NAMES.index(part)] if part in FLAG_NAMES else half[part]
+        return chunk.defined(f"{side}_{part}", cells.tolist())
 
     return column
 
@@ -112,7 +104,7 @@ def _address(side: str) -> Callable[[_Chunk], list[Any]]:
 
 
 def _port(side: str) -> Callable[[_Chunk], list[Any]]:
-    return lambda chunk: blank_where(chunk.without_ports(), chunk.rows[f"{side}_port"].tolist())
+    return lambda chunk: chunk.defined(f"{side}_port", chunk.rows[f"{side}_port"].tolist())
 
 
 def _protocol_names(chunk: _Chunk) -> list[str]:

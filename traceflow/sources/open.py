@@ -195,6 +195,10 @@ class Captures:
         for given in self._inputs:
             given.close()
 
+    def __iter__(self) -> Iterator[Batch]:
+        """The same as `batches`."""
+        return self.batches()
+
     def __enter__(self) -> Captures:
         return self
 
