@@ -9,6 +9,7 @@ Environment variables, set by tox.ini:
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,7 +57,12 @@ class Finished:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse to test the checkout where the installed package is meant."""
+    """Refuse to test the checkout where the installed package is meant; give Ctrl-C its usual meaning back.
+
+    A shell that starts a job in the background has it ignore SIGINT, and so would every process that a test starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("TRACEFLOW_INSTALLED") == "1" and PACKAGE == ROOT / "traceflow":
         raise pytest.UsageError("TRACEFLOW_INSTALLED=1, but traceflow/ of the checkout would be tested: run `pytest`")
 
