@@ -10,12 +10,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from traceflow.errors import MalformedCaptureError, TruncatedCaptureError, UnsupportedCaptureError
+from traceflow.errors import CannotReadError, MalformedCaptureError, TruncatedCaptureError, UnsupportedCaptureError
 from traceflow.sources.reading import Window
 
 __all__ = ["Packed"]
 
 _COMPRESSED = "Frames before it were read; what follows is not. The offset counts compressed octets"
+
+
+class _Failed:
+    """An input that failed, and fails again when the octets that came before are used up."""
+
+    def __init__(self, error: CannotReadError) -> None:
+        self._error = error
+
+    def __call__(self, _: memoryview) -> int:
+        raise self._error
 
 
 class Packed(Window):
@@ -51,8 +61,13 @@ class Packed(Window):
         return self._used(most)
 
     def take(self, count: int) -> bytes:
-        """Use up `count` octets, fewer only where the input ends before that."""
-        self.fill(count)
+        """Use up `count` octets, fewer only where the input ends or fails before that."""
+        try:
+            self.fill(count)
+        except CannotReadError as error:
+            if not self.left:
+                raise
+            self._read_into = _Failed(error)
         return self._used(count)
 
     def take_all_of(self, count: int, what: str) -> bytes:
