@@ -1,7 +1,8 @@
 """Invariant: whatever octets are read, nothing is raised, and nothing depends on how they were cut into reads.
 
 In detail: `open_source(...).batches()` raises no exception; what is wrong stands in `errors` and is one of ALLOWED;
-every frame's captured octets are octets of the file at its offset; offsets rise; times lie within +-TIME_MAX_NS;
+every frame's captured octets are octets of the file at its offset (of compressed files not checked); offsets rise;
+times lie within +-TIME_MAX_NS;
 any batch and read size gives the same frames, interfaces and errors; `reread` gives the same octets.
 
     python fuzz/fuzz_sources.py [--seconds N] [--seed N] [--save FOLDER]
@@ -12,8 +13,12 @@ Exit code 1 where the invariant is broken; the input is saved then, and how to r
 from __future__ import annotations
 
 import argparse
+import bz2
+import gzip
 import hashlib
+import importlib
 import io
+import lzma
 import random
 import struct
 import sys
@@ -36,6 +41,9 @@ from traceflow.sources import open_source
 
 ALLOWED = (NotACaptureError, UnsupportedCaptureError, TruncatedCaptureError, MalformedCaptureError)
 """What a file in memory may be blamed for; CannotReadError and CannotWriteError would be wrong here."""
+
+PLAIN = tuple(map(bytes.fromhex, ("a1b2", "d4c3", "4d3c", "34cd", "0a0d0d0a")))
+"""How captures begin that are not compressed."""
 
 INTERESTING = (0, 1, 2, 3, 4, 6, 8, 11, 12, 16, 20, 28, 32, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 262_144, 262_145)
 HUGE = (0x7FFFFFFF, 0x80000000, 0xFFFFFFFC, 0xFFFFFFFF, 0x0A0D0D0A, 0x1A2B3C4D, 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34)
@@ -85,6 +93,21 @@ def seeds() -> list[bytes]:
     return [*made, pcapng("<", sizes) + pcapng(">", sizes), pcapng(">", [5000])]
 
 
+def packed_seeds() -> list[bytes]:
+    """Compressed captures: each format, and two members one behind the other; zstd and lz4 where a package is there."""
+    packers = [gzip.compress, lzma.compress, bz2.compress]
+    for module in ("compression.zstd", "zstandard", "lz4.frame"):
+        try:
+            packers.append(importlib.import_module(module).compress)
+        except ImportError:
+            print(f"without {module}")
+    skippable = struct.pack("<II", 0x184D2A53, 3) + b"abc"
+    captures = [pcap("<", 0xA1B2C3D4, (2, 4), [60, 1, 0, 300, 5]), pcapng(">", [5, 70])]
+    made = [pack(octets) for pack in packers for octets in captures]
+    made += [pack(octets[:50]) + pack(octets[50:]) for pack in packers for octets in captures]
+    return [*made, skippable + made[-1] + skippable]
+
+
 def mutate(octets: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     """Change a capture in one to eight places: octets, length fields, cuts, repeats, splices."""
     changed = bytearray(octets)
@@ -111,27 +134,31 @@ def mutate(octets: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     return bytes(changed)
 
 
-def outcome(octets: bytes, batch_frames: int, read_octets: int) -> tuple[list[object], list[str], list[object]]:
+def outcome(
+    octets: bytes, batch_frames: int, read_octets: int, *, packed: bool = False
+) -> tuple[list[object], list[str], list[object]]:
     """Read a capture and check what can be checked in one reading.
 
     Returns:
         Frames without `start`, errors, interfaces.
     """
-    with open_source(io.BytesIO(octets), batch_frames=batch_frames, read_octets=read_octets) as captures:
+    sizes = {"batch_frames": batch_frames, "read_octets": read_octets}
+    with open_source(io.BytesIO(octets), keep=packed, **sizes) as captures:
         found, pieces, last = [np.empty(0, FRAME)], b"", 0
         for batch in captures.batches():
             assert 1 <= len(batch.frames) <= batch_frames, "batch size"
             for row in batch.frames:
                 start, offset, captured = int(row["start"]), int(row["offset"]), int(row["captured"])
                 piece = batch.octets[start : start + captured].tobytes()
-                assert piece == octets[offset : offset + captured], "octets of a frame are not those of the file"
+                assert packed or piece == octets[offset : offset + captured], "octets of a frame are not the file's"
                 assert len(piece) == captured, "a frame that is not whole"
                 assert offset > last, "offsets do not rise"
                 assert abs(int(row["time_ns"])) <= TIME_MAX_NS, "time out of range"
                 pieces, last = pieces + piece, offset
             found.append(batch.frames.copy())
         frames = np.concatenate(found)
-        assert captures.reread(frames)[0].tobytes() == pieces, "reread gives other octets"
+        if len(frames):
+            assert captures.reread(frames)[0].tobytes() == pieces, "reread gives other octets"
         for error in captures.errors:
             assert isinstance(error, ALLOWED), f"not an allowed error: {error!r}"
         frames["start"] = 0
@@ -140,9 +167,12 @@ def outcome(octets: bytes, batch_frames: int, read_octets: int) -> tuple[list[ob
 
 def check(octets: bytes) -> None:
     """Raise where the invariant is broken."""
-    first = outcome(octets, 4096, 1 << 20)
+    packed = not octets.startswith(PLAIN)
+    first = outcome(octets, 4096, 1 << 20, packed=packed)
     for batch_frames, read_octets in ((1, 1), (3, 7), (1, 4096), (4096, 1)):
-        assert outcome(octets, batch_frames, read_octets) == first, f"reads of {read_octets} octets differ"
+        assert outcome(octets, batch_frames, read_octets, packed=packed) == first, (
+            f"reads of {read_octets} octets differ"
+        )
 
 
 def main() -> int:
@@ -152,7 +182,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save", type=Path, default=Path(), help="folder for a failing input")
     arguments = parser.parse_args()
-    dice, pool, tried = random.Random(arguments.seed), seeds(), 0
+    dice, pool, tried = random.Random(arguments.seed), seeds() + packed_seeds(), 0
     for octets in pool:
         check(octets)
     until = time.monotonic() + arguments.seconds

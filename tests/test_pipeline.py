@@ -353,3 +353,29 @@ def test_a_pipe_is_read_like_a_file() -> None:
         check=True,
     )
     assert json.loads(done.stdout) == [list(range(1, 11)), list(range(11, 21))]
+
+
+@pytest.mark.slow_plain("100 064 frames")
+def test_100_000_flows_at_once_in_a_table_of_64() -> None:
+    """Case T30: each flow beyond the 64th evicts the oldest (flowEndReason 5, lack of resources).
+
+    100 000 UDP flows of one frame, 1 us apart; then one frame more of each of the last 64, which are still live.
+    """
+    ends = [*range(100_000), *range(99_936, 100_000)]
+    frames = []
+    for number, end in enumerate(ends):
+        head = struct.pack(">BBHHHBBH4sI", 0x45, 0, 28, 0, 0, 64, 17, 0, b"\x0a\0\0\1", 0x0B000000 + end)
+        frames.append(struct.pack("<IIII", 0, number, 28, 28) + head + struct.pack(">HHHH", 1000, 53, 8, 0))
+    capture = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101) + b"".join(frames)
+    flows = trace(io.BytesIO(capture), max_flows=64)
+    account = flows.account
+    assert (account.frames, account.in_flows, account.flows) == (100_064, 100_064, 100_000)
+    assert {cause.text: count for cause, count in account.causes.items() if count} == {
+        "evicted": 99_936,
+        "end of input": 64,
+    }
+    assert set(flows.columns["end_reason"][:99_936].tolist()) == {5}
+    assert set(flows.columns["end_reason"][99_936:].tolist()) == {4}
+    assert flows.columns["number"].tolist() == list(range(1, 100_001))
+    assert flows[99_936].frames.tolist() == [99_937, 100_001]
+    assert flows[-1].frames.tolist() == [100_000, 100_064]

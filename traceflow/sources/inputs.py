@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,7 @@ Given = str | os.PathLike[str] | BinaryIO
 
 
 class Spool:
-    """An anonymous temporary file that keeps what pipes gave, made when it is first needed."""
+    """An anonymous temporary file that keeps what can't be read twice, made when it is first needed."""
 
     def __init__(self, folder: Path | None) -> None:
         """Remember the folder.
@@ -49,10 +50,14 @@ class Spool:
             self._file.flush()
         except OSError as error:
             raise CannotWriteError(
-                f"cannot keep a copy of a piped capture in {self._folder or tempfile.gettempdir()}: {_reason(error)}; "
-                "give another spool folder, or the capture as a file"
+                f"cannot keep a copy of a piped or compressed capture in {self._folder or tempfile.gettempdir()}: "
+                f"{_reason(error)}; give another spool folder, or the capture as a file that is not compressed"
             ) from error
         self.octets += len(octets)
+
+    def forget_from(self, octets: int) -> None:
+        """Keep no more than the first `octets`."""
+        self.octets = octets
 
     @property
     def handle(self) -> BinaryIO:
@@ -75,9 +80,11 @@ class Input:
         name: As the user wrote it; `-` for standard input.
         index: Position among the captures given.
         base: Offset at which reading begins: 0, or where an open file stood.
+        kind: What can't be read twice, for an error.
         octets_total: Octets to read; None where the input is a pipe.
+        octets_read: Octets read so far; compressed octets, where it is compressed.
         path: Absolute path, None for standard input and open files.
-        rereadable: A regular file by path, or an open file that can seek.
+        rereadable: A regular file by path, or an open file that can seek; not what is compressed.
         spooled_at: Position in the spool of the octet at `base`; None where nothing is kept.
         identity: (device, inode) of a path, to notice that it was replaced.
     """
@@ -95,12 +102,15 @@ class Input:
         """
         self.index = index
         self.base = 0
+        self.kind = "a pipe"
         self.octets_total: int | None = None
+        self.octets_read = 0
         self.path: str | None = None
         self.rereadable = False
         self.spooled_at: int | None = None
         self.identity: tuple[int, int] | None = None
         self._spool = spool
+        self._through: Callable[[memoryview], int] = self.read_file
         self._handle: BinaryIO | None = None
         if isinstance(given, str | os.PathLike):
             self.name = os.fsdecode(given)
@@ -143,15 +153,14 @@ class Input:
         if self._spool is not None and not self.rereadable:
             self.spooled_at = self._spool.octets
 
-    def read_into(self, view: memoryview) -> int:
-        """Fill a view from its front with what one read gives.
+    def read_file(self, view: memoryview) -> int:
+        """Fill a view from its front with what one read of the file gives.
 
         Returns:
             How many octets; 0 at the end.
 
         Raises:
             CannotReadError: The device or the stream failed.
-            CannotWriteError: The octets could not be kept.
         """
         try:
             got = _read_once(self._handle, view)
@@ -159,6 +168,36 @@ class Input:
             raise CannotReadError(
                 f"{self.name}: cannot be read further: {_reason(error)}. Frames before it were read"
             ) from error
+        self.octets_read += got
+        return got
+
+    def read_through(self, read_into: Callable[[memoryview], int]) -> None:
+        """From now on give what a decompressor makes of the file, counted from offset 0.
+
+        Args:
+            read_into: The decompressor, which itself reads by `read_file`.
+        """
+        self._through = read_into
+        self.base = 0
+        self.kind = "a compressed capture"
+        self.rereadable = False
+        if self._spool is not None:
+            if self.spooled_at is not None:  # by which the decompressor was recognised
+                self._spool.forget_from(self.spooled_at)
+            self.spooled_at = self._spool.octets
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill a view from its front with the next octets of the capture, and keep a copy where one is needed.
+
+        Returns:
+            How many octets; 0 at the end.
+
+        Raises:
+            CannotReadError: The device or the stream failed.
+            CannotWriteError: The octets could not be kept.
+            CaptureError: What the decompressor raises.
+        """
+        got = self._through(view)
         if got and self._spool is not None and self.spooled_at is not None:
             self._spool.append(view[:got])
         return got

@@ -1,7 +1,7 @@
 """A chain of captures, read one after the other as batches of frames.
 
 What lives here: the order of things, the limit, and what happens when a capture fails: it is noted and the next one
-is read. What must not: formats (`pcap`, `pcapng`) and files (`inputs`).
+is read. What must not: formats (`pcap`, `pcapng`, `compressed`) and files (`inputs`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.errors import CannotReadError, TraceflowError, UsageError
+from traceflow.errors import CannotReadError, CaptureError, TraceflowError, UsageError
 from traceflow.packets import FRAME, Batch, Interface
+from traceflow.sources.compressed import Unpacked, compression_of, refuse_twice
 from traceflow.sources.inputs import Given, Input, Spool
 from traceflow.sources.pcap import PcapReader
 from traceflow.sources.pcapng import PcapngReader
@@ -46,7 +47,8 @@ def open_source(
         batch_frames: Frames of a batch at most.
         read_octets: Octets asked of an input at once. Neither of the two changes a result.
         limit: Stop after that many frames over all captures.
-        keep: Copy what cannot be read twice (a pipe) to an anonymous temporary file, for `Captures.reread`.
+        keep: Copy what cannot be read twice (a pipe, the content of a compressed capture) to an anonymous temporary
+            file, for `Captures.reread`.
         spool_folder: Where that file is made; None for the system's folder.
 
     Raises:
@@ -91,6 +93,7 @@ class Captures:
         self._inputs = [Input(path, index, self._spool if keep else None) for index, path in enumerate(paths)]
         sizes = [given.octets_total for given in self._inputs]
         self.octets_total = None if None in sizes else sum(size for size in sizes if size is not None)
+        self._read_octets = read_octets
         self._window = Window(read_octets)
         self._rows = np.empty(min(batch_frames, _ROWS_MAX), FRAME)
         self._registry = Registry()
@@ -106,8 +109,8 @@ class Captures:
 
     @property
     def octets_read(self) -> int:
-        """Octets read so far, over all captures."""
-        return self._window.octets_read
+        """Octets read so far, over all captures; of compressed ones, compressed octets."""
+        return sum(given.octets_read for given in self._inputs)
 
     def batches(self) -> Iterator[Batch]:
         """Read all captures, once.
@@ -148,6 +151,23 @@ class Captures:
         window = self._window
         window.attach(given.read_into, given.base)
         self._registry.source, self._registry.source_index = given.name, given.index
+        if compression_of(window) is None:
+            yield from self._read_opened(given)
+            return
+        unpacked = Unpacked(window, given.read_file, self._read_octets, given.name)
+        given.read_through(unpacked.read_into)
+        window.attach(given.read_into, given.base)
+        try:
+            refuse_twice(window, unpacked, given.name)
+            yield from self._read_opened(given)
+        except CaptureError as error:
+            if error is not unpacked.error:
+                error.args = (f"{error}. The offset counts octets of the decompressed {unpacked.word} data",)
+            raise
+
+    def _read_opened(self, given: Input) -> Iterator[Batch]:
+        """The batches of the capture at which the window stands."""
+        window = self._window
         reader = _READERS[sniff(window, given.name)](window, self._registry)
         self.opened += 1
         first_in_file = 1
@@ -177,7 +197,8 @@ class Captures:
 
         Raises:
             CannotReadError: A file is gone, was replaced or has become shorter.
-            UsageError: A pipe that was not kept (`keep=True`), 4 GiB at once, or the chain is closed.
+            UsageError: A pipe or compressed capture that was not kept (`keep=True`), 4 GiB at once, or the chain is
+                closed.
         """
         if self._closed:
             raise UsageError("the captures are closed; fetch frames before that")

@@ -26,7 +26,6 @@ class Window:
         at: Index of the first octet that is not yet used up.
         end: Index behind the last octet that was read.
         base: Offset in the file of `octets[0]`.
-        octets_read: Octets read from all inputs together.
     """
 
     def __init__(self, read_octets: int) -> None:
@@ -39,7 +38,6 @@ class Window:
         self.at = 0
         self.end = 0
         self.base = 0
-        self.octets_read = 0
         self._piece_octets = read_octets
         self._read_into: Callable[[memoryview], int] = _nothing
 
@@ -83,7 +81,6 @@ class Window:
             if not got:
                 return False
             self.end += got
-            self.octets_read += got
         return True
 
     def peek(self, count: int) -> bytes:

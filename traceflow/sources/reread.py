@@ -40,7 +40,7 @@ class Rereader:
 
         Args:
             inputs: In the order of `source_index`.
-            spool: Holds what was kept of pipes.
+            spool: Holds what was kept of pipes and compressed captures.
         """
         self._inputs = inputs
         self._spool = spool
@@ -61,7 +61,7 @@ class Rereader:
 
         Raises:
             CannotReadError: A file is gone, was replaced or has become shorter.
-            UsageError: The frames have 4 GiB or more, or come from a pipe that was not kept.
+            UsageError: The frames have 4 GiB or more, or come from what cannot be read twice and was not kept.
         """
         rows = frames.copy()
         captured = rows["captured"].astype(np.uint64)
@@ -120,7 +120,7 @@ class Rereader:
         if given.spooled_at is not None:
             return self._spool.handle, given.spooled_at + offset - given.base
         if not given.rereadable:
-            raise UsageError(f"{given.name}: a pipe cannot be read twice; open it with keep=True, or give a file")
+            raise UsageError(f"{given.name}: {given.kind} cannot be read twice; open it with keep=True, or give a file")
         if given.path is None:
             assert given.handle is not None
             return given.handle, offset
