@@ -92,13 +92,17 @@ def test_a_folder_that_cannot_be_made() -> None:
 
 
 def test_an_earlier_run_is_refused(tmp_path: Path) -> None:
-    for name in ("notes.txt", ".hidden.json", ".traceflow-0123.part", "a.json.bak"):
+    for name in ("notes.txt", ".traceflow-0123.json", ".traceflow-0123.part", "a.json.bak"):
         (tmp_path / name).touch()
     refuse_earlier_run(tmp_path, ".json")
     (tmp_path / "b.json").touch()
     with pytest.raises(FileExists, match=r"b\.json: exists from an earlier run"):
         refuse_earlier_run(tmp_path, ".json")
     refuse_earlier_run(tmp_path, ".pcap")
+    (tmp_path / "b.json").unlink()
+    (tmp_path / "..1_80-..2_443-1.000000.json").touch()  # a flow from ::1, which begins with a dot
+    with pytest.raises(FileExists):
+        refuse_earlier_run(tmp_path, ".json")
     (tmp_path / INDEX_NAME).touch()
     with pytest.raises(FileExists, match=r"index\.json"):
         refuse_earlier_run(tmp_path, ".pcap")

@@ -41,7 +41,8 @@ def swapped(row: Any) -> Any:
 
 
 def hashed(row: Any, upside: bool, seed: int = 1) -> int:
-    return int(hash_key(row, upside, U64(seed)))
+    words = np.random.Generator(np.random.PCG64(seed)).integers(0, 2**64, 5, np.uint64)
+    return int(hash_key(row, upside, words))
 
 
 # Small numbers meet often; large ones show whether halves are compared as unsigned 64-bit numbers.

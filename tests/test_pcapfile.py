@@ -185,11 +185,24 @@ def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_device_that_is_full_is_an_error_and_stays(tmp_path: Path) -> None:
-    link = tmp_path / "full"
-    link.symlink_to("/dev/full")
-    with pytest.raises(CannotWriteError, match="No space left"):
-        PCAPDumper(link, overwrite=True)
-    assert link.is_symlink()
+    with pytest.raises(CannotWriteError):
+        PCAPDumper("/dev/full", overwrite=True)
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_never_followed(tmp_path: Path) -> None:
+    victim, name = tmp_path / "victim", tmp_path / "x.pcap"
+    victim.write_text("precious")
+    name.symlink_to(victim)
+    with pytest.raises(CannotWriteError):
+        PCAPDumper(name)
+    dumper = PCAPDumper(name, overwrite=True)
+    assert not name.is_symlink()
+    name.unlink()
+    name.symlink_to(victim)
+    with pytest.raises(CannotWriteError):
+        dumper.append({"octets": b"abc", "time_ns": 0})
+    assert victim.read_text() == "precious"
 
 
 LIMITED = """

@@ -14,6 +14,7 @@ With `NUMBA_DISABLE_JIT=1` the same functions run as plain Python; the tests run
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable
@@ -50,19 +51,37 @@ _DIGEST = _sources_digest()
 
 
 def _cached(function: _F) -> _F:
-    """Compile with a cache on disk that notices a change in any source, not in the file of the kernel alone.
+    """Compile with a cache on disk that notices a change in any source, and whose faults cost time alone.
 
     Numba takes a cached kernel for fresh when its own file is unchanged, although another file whose functions it
     inlines may have changed: after an upgrade, old rules would go on running. There is no public way to add to its
     stamp; where this one fails, the kernel is compiled in every process instead of trusting the cache.
+
+    The same where no folder for a cache can be written. A cache that is damaged, or on a full disk, is passed over.
     """
-    dispatcher = _njit(cache=True, **_HOUSE)(function)
     try:
-        file = dispatcher._cache._cache_file
-        file._source_stamp = (file._source_stamp, _DIGEST)
-    except AttributeError:
+        dispatcher = _njit(cache=True, **_HOUSE)(function)
+        cache = dispatcher._cache
+        cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _DIGEST)
+        cache.load_overload = _forgiving(cache.load_overload, cache.flush)
+        cache.save_overload = _forgiving(cache.save_overload, cache.flush)
+    except (AttributeError, OSError, RuntimeError):
         dispatcher = _njit(**_HOUSE)(function)
     return cast("_F", dispatcher)
+
+
+def _forgiving(work: Callable[..., Any], forget: Callable[[], Any]) -> Callable[..., Any]:
+    """Work on the cache that answers None, Numba's word for "not there", where it fails, and forgets what it holds."""
+
+    def attempt(*args: Any) -> Any:
+        try:
+            return work(*args)
+        except Exception:  # noqa: BLE001 - pickle raises anything on damaged octets
+            with contextlib.suppress(OSError):
+                forget()
+            return None
+
+    return attempt
 
 
 U64 = np.uint64

@@ -2,8 +2,8 @@
 
 The key of a flow is protocol, IP version and two ends (address, port); flow-rules 1. The lower end stands first,
 unless the profile keeps the direction. The index is open addressing with linear probing; deletion moves
-later entries back, so that there are no tombstones to collect. The hash is seeded anew in every run, so that
-nobody can craft keys that collide; nothing that is visible depends on it.
+later entries back, so that there are no tombstones to collect. The hash has secret words, new in every run, so that
+nobody can craft keys that collide; nothing that is visible depends on them.
 """
 
 from __future__ import annotations
@@ -29,29 +29,36 @@ def is_reversed(packet: Any) -> Any:
 
 
 @inline_kernel
-def _mix(value: Any, by: Any) -> Any:
-    """One round of a multiply-and-fold hash over 64 bits."""
-    product = (value ^ by) * U64(0x9E3779B97F4A7C15)
-    return product ^ (product >> U64(29))
+def _pair(value: Any, by: Any) -> Any:
+    """Product of the two halves of a value, each added to a half of a secret word, as NH forms it (RFC 4418, 5.2)."""
+    low = (value + by) & U64(0xFFFFFFFF)
+    high = ((value >> U64(32)) + (by >> U64(32))) & U64(0xFFFFFFFF)
+    return low * high
 
 
 @inline_kernel
-def hash_key(packet: Any, upside: Any, seed: Any) -> Any:
-    """Hash of the key of a packet: 32 bits in a uint64. The same for both directions when `upside` is `is_reversed`."""
+def hash_key(packet: Any, upside: Any, secret: Any) -> Any:
+    """Hash of the key of a packet: 32 bits in a uint64. The same for both directions when `upside` is `is_reversed`.
+
+    A sum of products with secret words: two keys collide with a chance of 2**-32 over the choice of the words, however
+    they were chosen. One round of mixing spreads it over the low bits, which the index uses.
+
+    Args:
+        packet: PACKET row.
+        upside: Whether the source is the upper end (False where the key keeps its direction).
+        secret: uint64[5], random words of this run.
+    """
     ports = (U64(packet["src_port"]) << U64(16)) | U64(packet["dst_port"])
     low_hi, low_lo, high_hi, high_lo = packet["src_hi"], packet["src_lo"], packet["dst_hi"], packet["dst_lo"]
     if upside:
         ports = (U64(packet["dst_port"]) << U64(16)) | U64(packet["src_port"])
         low_hi, low_lo, high_hi, high_lo = high_hi, high_lo, low_hi, low_lo
     rest = ports | (U64(packet["protocol"]) << U64(32)) | (U64(packet["ip_version"]) << U64(40))
-    value = _mix(U64(low_lo), U64(seed))
-    value = _mix(value, U64(high_lo))
-    # Each part has a round of its own: a sum of two would collide for all who keep it the same, whatever the seed.
-    value = _mix(value, rest)
+    value = _pair(U64(low_lo), secret[U64(0)]) + _pair(U64(high_lo), secret[U64(1)]) + _pair(rest, secret[U64(2)])
     if packet["ip_version"] != 4:
-        value = _mix(value, U64(low_hi))
-        value = _mix(value, U64(high_hi))
-    return (value ^ (value >> U64(32))) & U64(0xFFFFFFFF)
+        value += _pair(U64(low_hi), secret[U64(3)]) + _pair(U64(high_hi), secret[U64(4)])
+    value = (value ^ (value >> U64(32))) * U64(0x9E3779B97F4A7C15)
+    return value >> U64(32)
 
 
 @inline_kernel

@@ -37,7 +37,7 @@ FROM_UPPER = 2
 STATE = np.dtype(
     [
         ("clock_ns", "i8"),  # running maximum of the time stamps
-        ("seed", "u8"),
+        ("secret", "u8", (5,)),  # random words of the hash
         ("opened", "u8"),  # flows opened so far: the number of the latest
         ("live", "u8"),  # live flows
         ("free", "u8"),  # first free row plus one; 0: none
@@ -224,7 +224,8 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
     elif time_ns < state["clock_ns"]:
         state["out_of_order"] += U64(1)
     else:
-        if time_ns - state["clock_ns"] > _HOUR_NS:
+        # Unsigned, because the step from one end of the range to the other is 2**63 ns.
+        if U64(time_ns) - U64(state["clock_ns"]) > U64(_HOUR_NS):
             state["forward_jumps"] += U64(1)
         state["clock_ns"] = time_ns
     state["clocked"] = number
@@ -276,7 +277,7 @@ def track(
             continue
         tcp = packet["protocol"] == _TCP
         upside = False if table["directed"] else is_reversed(packet)
-        hashed = hash_key(packet, upside, table["seed"])
+        hashed = hash_key(packet, upside, table["secret"])
         found = find_row(slots, live, packet, upside, hashed)
         if found != U64(0) and tcp and table["syn_opens"]:
             flow = live[found - U64(1)]
@@ -335,7 +336,8 @@ class FlowTable:
         self.options = options
         self._state = np.zeros(1, STATE)
         state = self._state[0]
-        state["seed"] = secrets.randbits(64) if seed is None else seed
+        words = np.random.Generator(np.random.PCG64(secrets.randbits(128) if seed is None else seed))
+        state["secret"] = words.integers(0, 2**64, 5, np.uint64)
         for name, value in (
             ("idle_tcp_ns", options.idle_timeout_tcp_ns),
             ("idle_other_ns", options.idle_timeout_other_ns),

@@ -175,6 +175,8 @@ def traceflow_command() -> None:
 def trace_command(folder: str, file_format: str, by: str | None, overwrite: bool, quiet: bool, **common: Any) -> int:
     """Write one file for each flow, or direction of a flow, and DIR/index.json with the frames of each."""
     given = Input(quiet=quiet, **common)
+    if not folder:
+        raise click.UsageError("-o needs the name of a folder")
     code: int = _load("trace").run(given, folder, file_format, by, overwrite)
     return code
 

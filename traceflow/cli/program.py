@@ -39,7 +39,8 @@ def run(arguments: Sequence[str], prog_name: str = "traceflow") -> int:
         sys.stdout.flush()
         return int(code or Exit.OK)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):  # a full disk behind standard error does not change what went wrong
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
@@ -52,6 +53,10 @@ def run(arguments: Sequence[str], prog_name: str = "traceflow") -> int:
         if isinstance(error, UsageError):
             return Exit.USAGE
         return Exit.INCOMPLETE if isinstance(error, IncompleteOutputError) else Exit.FAILED
+    except OSError as error:
+        say(f"standard output or error cannot be written: {error.strerror or error}")
+        _explain()
+        return Exit.FAILED
     except MemoryError:
         say("out of memory; trace fewer frames (-c N), or one capture at a time")
         _explain()
@@ -93,6 +98,8 @@ def _prepare_streams() -> None:
     # File names that are not UTF-8 come out as the octets they are.
     if not sys.stdout.isatty() and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    elif hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal shows what it can
 
 
 def _leave(code: int) -> NoReturn:

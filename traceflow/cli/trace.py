@@ -48,7 +48,8 @@ def run(given: Input, folder: str, file_format: str, by: str | None, overwrite: 
         code = session.finish()
         if failure is None:
             return code
-        say(f"incomplete: {failure}; {place / INDEX_NAME} lists the files that were written")
+        listed = (place / INDEX_NAME).is_file()
+        say(f"incomplete: {failure}" + (f"; {place / INDEX_NAME} lists the files that were written" if listed else ""))
         return Exit.INTERRUPTED if code == Exit.INTERRUPTED else Exit.INCOMPLETE
 
 

@@ -22,6 +22,7 @@ from traceflow.sinks.dictdump_json import JSONRenderer
 from traceflow.sinks.dictdump_plist import PLISTRenderer
 from traceflow.sinks.dictdump_render import Hook, Renderer
 from traceflow.sinks.dictdump_tree import TreeRenderer
+from traceflow.sinks.folder import create_file, grow_file
 from traceflow.sinks.naming import UniqueNames
 
 with warnings.catch_warnings():  # its import warns of the age of VueJS, a dumper of its own that nobody asked for
@@ -95,7 +96,7 @@ class _Document:
         """Create the file; dictdumper's constructor calls this."""
         path = Path(self._file)
         try:
-            self._stream = FileIO(path, "w" if self._overwrite else "x")
+            self._stream = create_file(path, overwrite=self._overwrite)
         except FileExistsError as error:
             raise FileExists(f"{path}: the file exists; choose another name or ask to overwrite it") from error
         except OSError as error:
@@ -104,9 +105,8 @@ class _Document:
         try:
             self._put(self._blocks.head)
         except CannotWriteError:
-            if not self._overwrite:  # then the file is ours: no document, and in the way of the next attempt
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            with contextlib.suppress(OSError):
+                path.unlink()  # it was made here: no document, and in the way of the next attempt
             raise
 
     def append(self, value: Mapping[Any, Any], name: str | None = None) -> Self:
@@ -148,7 +148,7 @@ class _Document:
         tail = self._blocks.tail
         try:
             if self._stream is None:
-                self._stream = FileIO(self._file, "r+")
+                self._stream = grow_file(self._file)
             try:
                 _write_at(self._stream, self._sptr, octets + tail)
             except OSError:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.decode import LINKS, decode_batch
-from traceflow.errors import CannotWriteError, UsageError, suggest
+from traceflow.errors import CannotWriteError, FileExists, UsageError, suggest
 from traceflow.flows import Flow, FlowSet
 from traceflow.labels import address_text, direction_label, time_text
 from traceflow.packets import FINER_THAN_MICROSECONDS, FRAME, PACKET
@@ -144,20 +144,42 @@ class FlowFiles:
             except OSError as error:
                 raise self._lost_positions(error) from error
         written: list[_Output] = []
+        self._refuse_own_input(captures)
         earlier = listed_files(self._folder) if self._overwrite else set()
+        failure: BaseException | None = None
+        stopped_early = False
         try:
             done = 0
             for group in self._groups(self._outputs(flows)):
                 if stopped is not None and stopped():
+                    stopped_early = True
                     break
                 self._write_group(group, captures, written)
                 done += sum(len(output.numbers) for output in group)
                 if on_progress is not None:
                     on_progress(done, flows.account.in_flows)
-        finally:
-            write_whole(self._folder / INDEX_NAME, _index_pieces(flows, written), overwrite=self._overwrite)
+        except BaseException as error:  # noqa: BLE001 - raised again once the index is written
+            failure = error
+            if isinstance(error, OSError):
+                self.close()  # on a full disk the index may need the room that the positions took
+        missing = [str(error) or type(error).__name__ for error in (*flows.errors, failure) if error is not None]
+        if stopped_early or flows.account.interrupted:
+            missing.append("interrupted by the user")
+        try:
+            pieces = _index_pieces(flows, written, missing)
+            write_whole(self._folder / INDEX_NAME, pieces, overwrite=self._overwrite)
+        except OSError as error:
+            failure = failure or error
+        if failure is not None:
+            raise failure
         remove_files(self._folder, earlier - {output.name for output in written})
         return len(written)
+
+    def _refuse_own_input(self, captures: Captures) -> None:
+        """With `overwrite`, a flow file could take the name of a capture that is still to be read."""
+        for path in captures.paths if self._overwrite else ():
+            if path.parent.resolve() == self._folder.resolve():
+                raise FileExists(f"{path}: lies in the output folder and could be overwritten; choose another folder")
 
     def _outputs(self, flows: FlowSet) -> Iterator[_Output]:
         """The files in opening order, with names that are unique in the folder."""
@@ -292,7 +314,7 @@ def _records(parts: Iterator[_Loaded], captures: Captures) -> Iterator[tuple[str
             yield f"Frame {number}", frame_record(number, octets, frame, packet, interface)
 
 
-def _index_pieces(flows: FlowSet, written: list[_Output]) -> Iterator[bytes]:
+def _index_pieces(flows: FlowSet, written: list[_Output], missing: list[str]) -> Iterator[bytes]:
     """`index.json`: one entry a file, written entry by entry."""
     account = flows.account
     head = {
@@ -302,7 +324,7 @@ def _index_pieces(flows: FlowSet, written: list[_Output]) -> Iterator[bytes]:
         "flows": account.flows,
         "flows_by_end": {cause.text: count for cause, count in account.causes.items()},
         "captures": list(dict.fromkeys(interface.source for interface in flows.interfaces)),
-        "incomplete": [str(error) for error in flows.errors],
+        "incomplete": missing,
     }
     yield json.dumps(head, indent="\t")[:-2].encode() + b',\n\t"files": ['
     separator = b"\n\t\t"

@@ -7,6 +7,7 @@ crash) never sees half of one. Names come from labels, which hold no separators;
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -15,7 +16,16 @@ from pathlib import Path
 
 from traceflow.errors import CannotWriteError, FileExists, TraceflowError
 
-__all__ = ["INDEX_NAME", "listed_files", "make_folder", "refuse_earlier_run", "remove_files", "write_whole"]
+__all__ = [
+    "INDEX_NAME",
+    "create_file",
+    "grow_file",
+    "listed_files",
+    "make_folder",
+    "refuse_earlier_run",
+    "remove_files",
+    "write_whole",
+]
 
 INDEX_NAME = "index.json"
 """The file that lists the flow files of a run."""
@@ -55,8 +65,33 @@ def refuse_earlier_run(folder: Path, extension: str) -> None:
     except OSError as error:
         raise CannotWriteError(f"{folder}: cannot read the output folder: {error.strerror or error}") from error
     for name in names:
-        if name == INDEX_NAME or (name.endswith(extension) and not name.startswith(".")):
+        if name == INDEX_NAME or (name.endswith(extension) and not name.startswith(_TEMPORARY)):
             raise FileExists(f"{folder / name}: exists from an earlier run; choose another folder, or ask to overwrite")
+
+
+def create_file(path: Path, *, overwrite: bool) -> io.FileIO:
+    """Make a new file that grows. A link in its place is replaced, never followed.
+
+    Args:
+        path: Its name.
+        overwrite: Replace a file, or a link, that has the name.
+
+    Raises:
+        FileExistsError: The name is taken, and `overwrite` is off, or by what is no file.
+        OSError: It cannot be made.
+    """
+    if overwrite and (path.is_symlink() or path.is_file()):
+        path.unlink()
+    return io.FileIO(path, "x")
+
+
+def grow_file(path: str | os.PathLike[str]) -> io.FileIO:
+    """Open a file that `create_file` made, to write into it; a link that has come into its place is not followed.
+
+    Raises:
+        OSError: It is gone, or a link.
+    """
+    return io.FileIO(path, "r+", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NOFOLLOW", 0)))
 
 
 def listed_files(folder: Path) -> set[str]:

@@ -7,6 +7,8 @@ modulo 2**32, as every other writer of the format does.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import struct
 import sys
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.errors import CannotWriteError, FileExists
+from traceflow.sinks.folder import create_file, grow_file
 
 __all__ = ["MAX_SNAPLEN", "PCAPDumper", "pcap_header", "pcap_record", "pcap_records"]
 
@@ -119,13 +122,14 @@ class PCAPDumper:
         header = pcap_header(protocol, byteorder=byteorder, nanosecond=nanosecond, snaplen=snaplen)
         made = False
         try:
-            with self._path.open("wb" if overwrite else "xb") as file:
+            with create_file(self._path, overwrite=overwrite) as file:
                 made = True
-                file.write(header)
+                if file.write(header) != len(header):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except FileExistsError:
             raise FileExists(f"{self._path} exists already; choose another folder or overwrite=True") from None
         except OSError as error:
-            if made and not overwrite:  # with it, the path may be anything that was there before
+            if made:
                 with contextlib.suppress(OSError):
                     self._path.unlink()  # less than a header: no capture, and in the way of the next attempt
             raise CannotWriteError(f"cannot create {self._path}: {error.strerror or error}") from error
@@ -149,7 +153,7 @@ class PCAPDumper:
             nanosecond=self._nanosecond,
         )
         try:
-            with self._path.open("r+b", buffering=0) as file:
+            with grow_file(self._path) as file:
                 end = file.seek(0, 2)
                 if file.write(record) != len(record):
                     file.truncate(end)

@@ -233,6 +233,8 @@ def _read_once(handle: BinaryIO | None, view: memoryview) -> int:
     got = read_into(view)
     if got is None:
         raise BlockingIOError("it is in non-blocking mode and has nothing now")
+    if not 0 <= got <= len(view):
+        raise OSError(f"it says that it gave {got} octets of {len(view)}")
     return int(got)
 
 

@@ -108,6 +108,11 @@ class Captures:
         return self._registry.interfaces
 
     @property
+    def paths(self) -> list[Path]:
+        """Absolute paths of the captures that were given as paths."""
+        return [Path(given.path) for given in self._inputs if given.path is not None]
+
+    @property
     def octets_read(self) -> int:
         """Octets read so far, over all captures; of compressed ones, compressed octets."""
         return sum(given.octets_read for given in self._inputs)
