@@ -559,17 +559,20 @@ def test_a_killed_process_leaves_a_complete_file(tmp_path: pathlib.Path) -> None
     code = (
         "import sys, itertools; from traceflow.sinks.dictdump import JSONDumper\n"
         "dumper = JSONDumper(sys.argv[1])\n"
-        "for i in itertools.count(): dumper({'n': i, 'octets': bytes(500)}, f'Frame {i}'); print(i, flush=True)"
+        "for i in itertools.count():\n"
+        "    dumper({'n': i, 'octets': bytes(500)}, f'Frame {i}'); print(i, flush=True)\n"
+        "    if i == 20: sys.stdin.readline()\n"  # waits between two appends until it is killed
     )
     command = [sys.executable, "-c", code, str(tmp_path / "f")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=SAME_PACKAGE, cwd=tmp_path) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=SAME_PACKAGE, cwd=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line == "20\n":
                 process.kill()
                 break
     loaded = strict_json((tmp_path / "f").read_bytes())
-    assert len(loaded) >= 21
+    assert len(loaded) == 21
     assert loaded["Frame 20"]["n"] == 20
 
 
