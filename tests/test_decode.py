@@ -50,7 +50,7 @@ from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, FRAGMENT, FRAME, PACKET, S
 from traceflow.sources import open_source
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-ALL_LINKS = (*sorted(LINKS), 9, 65535)
+ALL_LINKS = (*sorted(LINKS), 189, 65535)
 A4, B4, A6, B6 = "10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2"
 ESP, AH, ICMP, ICMPV6, GRE, SCTP = 50, 51, 1, 58, 47, 132
 HOP, ROUTING, FRAGMENT_HEADER, NO_NEXT, DESTINATION, MOBILITY, HIP, SHIM6 = 0, 43, 44, 59, 60, 135, 139, 140
