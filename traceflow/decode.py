@@ -4,8 +4,8 @@ Decode looks at one frame at a time and never at flows. It raises nothing: a fra
 gets a Verdict. No length field is trusted: each is held against what was captured (`n`) and what was sent
 (`end`). All positions count from the first octet of the frame; `s` is where the frame begins in the buffer.
 
-The headers have modules of their own: `links.py` before IP, `internet.py` IP, `transport.py` behind it. Frames that need
-more (tunnels, rare link headers) are left to `rare.py`.
+The headers have modules of their own: `links.py` before IP, `internet.py` IP, `transport.py` behind it. Frames that
+need more (tunnels, rare link headers) are left to `rare.py`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `first_header` goes on where `links.link_header` left off, `pass_headers` passes whatever stands before IP.
 
-Read first: RFC 1661 and 1662 (PPP), 2516 (PPPoE), 3032 and 4385 (MPLS), 2427 (Frame Relay), 1051 and 1201 (ARCnet); IEEE
-802.11; radiotap.org.
+Read first: RFC 1661 and 1662 (PPP), 2516 (PPPoE), 3032 and 4385 (MPLS), 2427 (Frame Relay), 1051 and 1201 (ARCnet);
+IEEE 802.11; radiotap.org.
 """
 
 from __future__ import annotations

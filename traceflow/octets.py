@@ -11,8 +11,19 @@ from traceflow.compiled import U64, inline_kernel
 from traceflow.packets import Verdict
 
 __all__ = [
-    *("BAD_IP", "CUT_IP", "CUT_LINK", "CUT_PORTS", "DEFERRED", "NOT_IP", "NO_PORTS", "OK", "TOO_DEEP", "UNSUPPORTED"),
-    *("u16", "u32", "u64"),
+    "BAD_IP",
+    "CUT_IP",
+    "CUT_LINK",
+    "CUT_PORTS",
+    "DEFERRED",
+    "NOT_IP",
+    "NO_PORTS",
+    "OK",
+    "TOO_DEEP",
+    "UNSUPPORTED",
+    "u16",
+    "u32",
+    "u64",
 ]
 
 OK = int(Verdict.FLOW)
@@ -30,14 +41,17 @@ DEFERRED = 255
 
 @inline_kernel
 def u16(b: Any, at: Any) -> Any:
+    """Two octets at `at`, most significant first."""
     return (U64(b[at]) << U64(8)) | U64(b[at + U64(1)])
 
 
 @inline_kernel
 def u32(b: Any, at: Any) -> Any:
+    """Four octets."""
     return (u16(b, at) << U64(16)) | u16(b, at + U64(2))
 
 
 @inline_kernel
 def u64(b: Any, at: Any) -> Any:
+    """Eight octets."""
     return (u32(b, at) << U64(32)) | u32(b, at + U64(4))

@@ -72,7 +72,7 @@ class Verdict(enum.IntEnum):
     TRUNCATED_IP = 4
     """Fewer octets were captured than the IP header, or a header of its extension chain, has."""
     TRUNCATED_PORTS = 5
-    """TCP or UDP, but fewer than the four octets of the ports were captured or sent."""
+    """A protocol with ports, but fewer than their four octets were captured or sent."""
     MALFORMED_IP = 6
     """An IP header that contradicts itself: version, header length, total length, endless chain."""
     FRAGMENT_WITHOUT_PORTS = 7

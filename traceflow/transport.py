@@ -14,10 +14,28 @@ from traceflow.octets import CUT_PORTS, OK, u16, u32
 from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, SEQ_KNOWN
 
 __all__ = [
-    *("ETHERNET_IN_IP", "GRE", "IPIP", "IPV4", "IPV6", "MPLS_IN_IP", "TCP", "UDP"),
-    *("PORT_AYIYA", "PORT_GENEVE", "PORT_GTP_U", "PORT_L2TP", "PORT_MPLS_IN_UDP", "PORT_TEREDO"),
-    *("PORT_VXLAN", "PORT_VXLAN_CISCO", "PORT_VXLAN_GPE", "PORT_VXLAN_LINUX"),
-    *("is_tunnel_port", "is_tunnel_protocol", "needs_first_fragment", "transport"),
+    "ETHERNET_IN_IP",
+    "GRE",
+    "IPIP",
+    "IPV4",
+    "IPV6",
+    "MPLS_IN_IP",
+    "PORT_AYIYA",
+    "PORT_GENEVE",
+    "PORT_GTP_U",
+    "PORT_L2TP",
+    "PORT_MPLS_IN_UDP",
+    "PORT_TEREDO",
+    "PORT_VXLAN",
+    "PORT_VXLAN_CISCO",
+    "PORT_VXLAN_GPE",
+    "PORT_VXLAN_LINUX",
+    "TCP",
+    "UDP",
+    "is_tunnel_port",
+    "is_tunnel_protocol",
+    "needs_first_fragment",
+    "transport",
 ]
 
 ICMP, TCP, UDP, _DCCP, ICMP6, _SCTP, _UDP_LITE = 1, 6, 17, 33, 58, 132, 136
