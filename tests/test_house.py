@@ -42,7 +42,7 @@ LAYERS = (
     ("tcp", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
     ("live",),
-    ("octets", "transport", "internet", "links", "links_rare", "tunnels", "rare", "decode", "fragments", "sources"),
+    ("decode", "fragments", "sources"),
     ("table",),
     ("pipeline",),
     ("sinks", "adapters"),

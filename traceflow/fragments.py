@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
-from traceflow.octets import u16, u32, u64
+from traceflow.decode.octets import u16, u32, u64
 from traceflow.packets import FRAGMENT, FRAME, PACKET, Verdict
 
 __all__ = ["FragmentTable"]

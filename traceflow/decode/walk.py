@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, kernel
-from traceflow.internet import ip_packet
-from traceflow.links import FIRST_RARE, IP4, IP6, LINKS, is_rare, link_header, pass_tags
-from traceflow.octets import DEFERRED, NOT_IP, OK
+from traceflow.decode.internet import ip_packet
+from traceflow.decode.links import FIRST_RARE, IP4, IP6, is_rare, link_header, pass_tags
+from traceflow.decode.octets import DEFERRED, NOT_IP, OK
+from traceflow.decode.rare import decode_rare
+from traceflow.decode.transport import UDP, is_tunnel_port, is_tunnel_protocol
 from traceflow.packets import PACKET
-from traceflow.rare import decode_rare
-from traceflow.transport import UDP, is_tunnel_port, is_tunnel_protocol
 
-__all__ = ["LINKS", "decode", "decode_batch"]
+__all__ = ["decode", "decode_batch"]
 
 
 @inline_kernel

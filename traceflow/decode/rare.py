@@ -1,4 +1,4 @@
-"""Frames that need more than `decode.py` has: tunnels, and link headers that few captures have.
+"""Frames that need more than `walk.py` has: tunnels, and link headers that few captures have.
 
 The walk through all layers, packets in packets included. It is a kernel of its own, compiled when the first such frame
 comes: compiling takes longer than all else in a short run, and most captures do without.
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
-from traceflow.internet import ip_packet
-from traceflow.links import FIRST_RARE, IP4, IP6, link_header
-from traceflow.links_rare import first_header, pass_headers
-from traceflow.octets import CUT_LINK, DEFERRED, NO_PORTS, NOT_IP, OK, TOO_DEEP
-from traceflow.transport import UDP, is_tunnel_port, is_tunnel_protocol
-from traceflow.tunnels import open_tunnel
+from traceflow.decode.internet import ip_packet
+from traceflow.decode.links import FIRST_RARE, IP4, IP6, link_header
+from traceflow.decode.links_rare import first_header, pass_headers
+from traceflow.decode.octets import CUT_LINK, DEFERRED, NO_PORTS, NOT_IP, OK, TOO_DEEP
+from traceflow.decode.transport import UDP, is_tunnel_port, is_tunnel_protocol
+from traceflow.decode.tunnels import open_tunnel
 
 __all__ = ["MOST_TUNNELS", "decode_rare"]
 

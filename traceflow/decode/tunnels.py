@@ -1,6 +1,6 @@
 """Tunnels: what a packet carries that is itself a frame or a packet.
 
-`open_tunnel` looks behind a packet that may be one, and says what is in it; the walk in `decode.py` goes on there. It
+`open_tunnel` looks behind a packet that may be one, and says what is in it; the walk in `walk.py` goes on there. It
 checks what the header of the tunnel allows to check, and nothing of what follows: if that does not decode, the walk
 takes the packet for an ordinary one.
 
@@ -13,10 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 from traceflow.compiled import U64, outline_kernel
-from traceflow.links import BY_VERSION, ETHERNET, IP4, IP6, MPLS, PPP, WLAN
-from traceflow.octets import u16, u32
-from traceflow.packets import Tunnel
-from traceflow.transport import (
+from traceflow.decode.links import BY_VERSION, ETHERNET, IP4, IP6, MPLS, PPP, WLAN
+from traceflow.decode.octets import u16, u32
+from traceflow.decode.transport import (
     ETHERNET_IN_IP,
     GRE,
     IPIP,
@@ -35,6 +34,7 @@ from traceflow.transport import (
     PORT_VXLAN_LINUX,
     UDP,
 )
+from traceflow.packets import Tunnel
 
 __all__ = ["open_tunnel"]
 

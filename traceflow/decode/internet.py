@@ -1,6 +1,6 @@
 """IP packets to PACKET columns: IPv4 and IPv6 headers and the chains behind them; what they carry is `transport.py`.
 
-Read first: RFC 791 (IPv4), RFC 8200 (IPv6), RFC 4302 (_AH). Positions and lengths as in `decode.py`.
+Read first: RFC 791 (IPv4), RFC 8200 (IPv6), RFC 4302 (_AH). Positions and lengths as in `walk.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from traceflow.compiled import U64, inline_kernel
-from traceflow.octets import BAD_IP, CUT_IP, NO_PORTS, OK, u16, u32, u64
+from traceflow.decode.octets import BAD_IP, CUT_IP, NO_PORTS, OK, u16, u32, u64
+from traceflow.decode.transport import is_tunnel_protocol, needs_first_fragment, transport
 from traceflow.packets import FRAGMENT
-from traceflow.transport import is_tunnel_protocol, needs_first_fragment, transport
 
 __all__ = ["ip_packet"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
-from traceflow.octets import CUT_PORTS, OK, u16, u32
+from traceflow.decode.octets import CUT_PORTS, OK, u16, u32
 from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, SEQ_KNOWN
 
 __all__ = [

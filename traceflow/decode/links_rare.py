@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from traceflow.compiled import U64, outline_kernel
-from traceflow.links import (
+from traceflow.decode.links import (
     ARCNET,
     CISCO_HDLC,
     ETHERNET,
@@ -36,7 +36,7 @@ from traceflow.links import (
     is_rare,
     pass_tags,
 )
-from traceflow.octets import CUT_LINK, OK, UNSUPPORTED, u16
+from traceflow.decode.octets import CUT_LINK, OK, UNSUPPORTED, u16
 
 __all__ = ["first_header", "pass_headers"]
 

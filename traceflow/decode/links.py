@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
-from traceflow.octets import CUT_IP, CUT_LINK, OK, UNSUPPORTED, u16
+from traceflow.decode.octets import CUT_IP, CUT_LINK, OK, UNSUPPORTED, u16
 
 __all__ = [
     "ARCNET",
