@@ -50,8 +50,9 @@ class _Chunk:
         return fine
 
     def without_ports(self) -> npt.NDArray[np.bool_]:
-        """Which flows are of a protocol without ports."""
-        return ~np.isin(self.rows["protocol"], list(PROTOCOLS_WITH_PORTS))
+        """Which flows have neither ports nor the identifier of an ICMP query."""
+        without: npt.NDArray[np.bool_] = ~np.isin(self.rows["protocol"], list(PROTOCOLS_WITH_PORTS))
+        return without & (self.rows["orig_port"] == 0)
 
     def both(self, part: str) -> list[int]:
         """A counter summed over both directions."""
