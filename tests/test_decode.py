@@ -486,7 +486,7 @@ def test_chain_that_ends_where_a_header_should_begin(name: str) -> None:
     assert verdict_of(ethernet(header, ETHER_IPV6)) == Verdict.MALFORMED_IP
 
 
-@pytest.mark.parametrize("protocol", [ICMPV6, ESP, SCTP, NO_NEXT, 253])
+@pytest.mark.parametrize("protocol", [ICMPV6, ESP, NO_NEXT, 253])
 def test_other_protocol_over_ipv6(protocol: int) -> None:
     row = decode_one(ethernet(ipv6(A6, B6, HOP, extension(protocol) + b"12345"), ETHER_IPV6))
     assert (row["verdict"], row["protocol"], ends_of(row)) == (Verdict.FLOW, protocol, (A6, 0, B6, 0))

@@ -52,7 +52,8 @@ class _Chunk:
     def without_ports(self) -> npt.NDArray[np.bool_]:
         """Which flows have neither ports nor the identifier of an ICMP query."""
         without: npt.NDArray[np.bool_] = ~np.isin(self.rows["protocol"], list(PROTOCOLS_WITH_PORTS))
-        return without & (self.rows["orig_port"] == 0)
+        without &= self.rows["orig_port"] == 0
+        return without
 
     def both(self, part: str) -> list[int]:
         """A counter summed over both directions."""

@@ -71,7 +71,8 @@ class _Frames:
     def without_ports(self) -> npt.NDArray[np.bool_]:
         """Which frames have neither ports nor the identifier of an ICMP query."""
         ports = np.isin(self.packets["protocol"], list(PROTOCOLS_WITH_PORTS)) | (self.packets["src_port"] != 0)
-        return ~(ports & np.isin(self.packets["verdict"], _WITH_PORTS))
+        without: npt.NDArray[np.bool_] = ~(ports & np.isin(self.packets["verdict"], _WITH_PORTS))
+        return without
 
     def without_window(self) -> npt.NDArray[np.bool_]:
         """Which frames have no TCP window in what was captured."""
