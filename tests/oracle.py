@@ -179,10 +179,17 @@ class Packet:
     flags: int | None = None  # None: cut off, or not TCP
     seq: int = 0
     ack: int = 0
+    datagram: object = None  # of a first fragment: what all fragments of the datagram have in common
 
 
 class NoFlowError(Exception):
-    """The frame belongs to no flow; the text is its verdict."""
+    """The frame belongs to no flow; the text is its verdict.
+
+    Attributes:
+        datagram: Of a later fragment, as in Packet.
+    """
+
+    datagram: object = None
 
 
 IPV4, IPV6, LLC, VERSION = "ipv4", "ipv6", "llc", "by version"
@@ -191,6 +198,18 @@ VLAN_TYPES = (0x8100, 0x88A8, 0x9100)
 ADDRESS_FAMILIES = {2: IPV4, 10: IPV6, 23: IPV6, 24: IPV6, 28: IPV6, 30: IPV6}
 EXTENSIONS = (0, 43, 60, 135, 139, 140)  # length in units of 8 octets, without the first 8
 FRAGMENT_HEADER, AUTHENTICATION, NO_NEXT_HEADER = 44, 51, 59
+ICMP, ICMPV6 = 1, 58
+ICMP_QUERIES = {ICMP: (0, 8, 13, 14, 15, 16, 17, 18), ICMPV6: (128, 129)}  # their identifier tells flows apart
+OTHERS_WITH_PORTS = (33, 132, 136)  # DCCP, SCTP, UDP-Lite
+TUNNELS = (
+    4,
+    41,
+    47,
+    94,
+    97,
+    137,
+    143,
+)  # this tracer opens none; their later fragments wait for the first one all the same
 
 
 def read_packet(frame: RawFrame) -> Packet:
@@ -283,11 +302,13 @@ def _read_ipv4(data: bytes, sent: int) -> Packet:
     end = min(total, sent) if total else sent
     source, target = data[12:16], data[16:20]
     if fragment & 0x1FFF:
-        return _later_fragment(protocol, 4, source, target)
-    at = header
+        return _later_fragment(protocol, 4, source, target, (4, source, target, protocol, data[4:6]))
+    at, datagram = header, (4, source, target, protocol, data[4:6]) if fragment & 0x2000 else None
     if protocol == AUTHENTICATION:
         protocol, at, _ = _pass_extensions(data, protocol, at, end, 4)
-    return _read_transport(data[:end], at, protocol, 4, source, target)
+    packet = _read_transport(data[:end], at, protocol, 4, source, target)
+    packet.datagram = datagram
+    return packet
 
 
 def _read_ipv6(data: bytes, sent: int) -> Packet:
@@ -299,8 +320,20 @@ def _read_ipv6(data: bytes, sent: int) -> Packet:
     source, target = data[8:24], data[24:40]
     protocol, at, later = _pass_extensions(data, protocol, 40, end, 6)
     if later:
-        return _later_fragment(protocol, 6, source, target)
-    return _read_transport(data[:end], at, protocol, 6, source, target)
+        return _later_fragment(protocol, 6, source, target, (6, source, target, data[at - 4 : at]))
+    packet = _read_transport(data[:end], at, protocol, 6, source, target)
+    packet.datagram = _datagram6(data, source, target)
+    return packet
+
+
+def _datagram6(data: bytes, source: bytes, target: bytes) -> object:
+    """What tells the datagram of an IPv6 packet that is known to be whole or a first fragment."""
+    protocol, at = data[6], 40
+    while protocol in (*EXTENSIONS, AUTHENTICATION):
+        protocol, at = data[at], at + ((data[at + 1] + 2) * 4 if protocol == AUTHENTICATION else (data[at + 1] + 1) * 8)
+    if protocol == FRAGMENT_HEADER and data[at + 3] & 1:
+        return 6, source, target, data[at + 4 : at + 8]
+    return None
 
 
 def _pass_extensions(data: bytes, protocol: int, at: int, end: int, version: int) -> tuple[int, int, bool]:
@@ -325,16 +358,20 @@ def _pass_extensions(data: bytes, protocol: int, at: int, end: int, version: int
     return protocol, at, False
 
 
-def _later_fragment(protocol: int, version: int, source: bytes, target: bytes) -> Packet:
-    """A fragment without the header behind IP: fine where there are no ports to be known."""
+def _later_fragment(protocol: int, version: int, source: bytes, target: bytes, datagram: object) -> Packet:
+    """A fragment without the header behind IP: fine where nothing there tells flows apart."""
     hidden = version == 6 and protocol in (*EXTENSIONS, FRAGMENT_HEADER, AUTHENTICATION)
-    if protocol in (TCP, UDP) or hidden:
-        raise NoFlowError("fragment without ports")
+    if protocol in (TCP, UDP, ICMP, ICMPV6, *OTHERS_WITH_PORTS, *TUNNELS) or hidden:
+        verdict = NoFlowError("fragment without ports")
+        verdict.datagram = datagram
+        raise verdict
     return Packet(protocol, version, (source, 0), (target, 0))
 
 
 def _read_transport(data: bytes, at: int, protocol: int, version: int, source: bytes, target: bytes) -> Packet:
-    if protocol not in (TCP, UDP):
+    if protocol in ICMP_QUERIES and len(data) >= at + 6 and data[at] in ICMP_QUERIES[protocol]:
+        return Packet(protocol, version, (source, _u16(data, at + 4)), (target, _u16(data, at + 4)))
+    if protocol not in (TCP, UDP, *OTHERS_WITH_PORTS):
         return Packet(protocol, version, (source, 0), (target, 0))
     _need(data, at + 4, "truncated ports")
     packet = Packet(protocol, version, (source, _u16(data, at)), (target, _u16(data, at + 2)))
@@ -381,11 +418,11 @@ class OracleFlow:
 
     @property
     def orig_frames(self) -> list[int]:
-        return self.sent[self.originator]
+        return sorted(self.sent[self.originator])
 
     @property
     def resp_frames(self) -> list[int]:
-        return self.sent[1 - self.originator]
+        return sorted(self.sent[1 - self.originator])
 
     def _end(self, which: int) -> tuple[str, int]:
         address, port = self.ends[which]
@@ -461,6 +498,8 @@ class _Tracer:
         self.pcapkit = profile == "pcapkit"
         self.clock_ns: int | None = None
         self.live: dict[object, OracleFlow] = {}
+        self.firsts: dict[object, Packet] = {}  # without a limit and a timeout: for captures of tests
+        self.waiting: dict[object, list[int]] = {}  # numbers of later fragments that came before the first
         self.result = Result()
 
     def take(self, frame: RawFrame) -> None:
@@ -469,7 +508,7 @@ class _Tracer:
         self.result.times_ns.append(frame.time_ns)
         self._advance_clock(frame.time_ns)
         try:
-            packet = read_packet(frame)
+            packet = self._read(frame, number)
             if self.pcapkit and packet.protocol != TCP:
                 raise NoFlowError("not tcp")
         except NoFlowError as verdict:
@@ -481,6 +520,28 @@ class _Tracer:
         flow = self._take_pcapkit(packet, number) if self.pcapkit else self._take_default(packet, number)
         self.result.frame_flow.append(flow.number)
         self.result.frame_verdict.append("")
+        for late in self.waiting.pop(packet.datagram, []) if packet.datagram else []:  # rule 18
+            flow.sent[flow.ends.index(packet.source)].append(late)
+            self.result.frame_flow[late - 1] = flow.number
+            self.result.frame_verdict[late - 1] = ""
+            self.result.verdicts["fragment without ports"] -= 1
+            if not self.result.verdicts["fragment without ports"]:
+                del self.result.verdicts["fragment without ports"]
+
+    def _read(self, frame: RawFrame, number: int) -> Packet:
+        """Understand a frame; a later fragment by the first one of its datagram."""
+        try:
+            packet = read_packet(frame)
+        except NoFlowError as verdict:
+            first = self.firsts.get(verdict.datagram)
+            if first is None:
+                if verdict.datagram:
+                    self.waiting.setdefault(verdict.datagram, []).append(number)
+                raise
+            return Packet(first.protocol, first.version, first.source, first.target)
+        if packet.datagram:
+            self.firsts[packet.datagram] = packet
+        return packet
 
     def finish(self) -> None:
         """The input is over: what lives ends now."""

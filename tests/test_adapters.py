@@ -29,7 +29,7 @@ from traceflow.errors import UsageError
 
 ETHERNET = [
     *("http", "T01", "T02", "T04", "T06", "T07", "T08d", "T13", "T14", "T15a", "out-of-order", "other-protocols"),
-    *("vlan-stacks", "llc-snap", "ipv4-options", "ipv6-extensions", "fragments", "not-ip", "padding"),
+    *("vlan-stacks", "llc-snap", "ipv4-options", "ipv6-extensions", "not-ip", "padding"),
 ]
 OTHER_LINKS = [
     *("links-sll", "links-sll2", "links-loop", "links-null-little", "links-null-big", "links-raw", "links-raw-bsd"),

@@ -42,7 +42,7 @@ LAYERS = (
     ("tcp", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
     ("live",),
-    ("decode", "sources"),
+    ("decode", "fragments", "sources"),
     ("table",),
     ("pipeline",),
     ("sinks", "adapters"),

@@ -33,4 +33,4 @@ def test_names_are_unique_and_safe_in_file_names() -> None:
 
 
 def test_ports() -> None:
-    assert [number for number in range(256) if has_ports(number)] == [6, 17]
+    assert [number for number in range(256) if has_ports(number)] == [6, 17, 33, 132, 136]

@@ -238,7 +238,7 @@ def test_what_is_undefined_is_empty(fixtures_folder: Path) -> None:
     flows = trace(fixtures_folder / "http.pcap")
     names = "protocol,orig_port,resp_port,orig_syn,resp_first_ns,resp_opened_frame,orig_base_seq,resp_base_seq"
     rows = {row[0]: row[1:] for row in flow_rows(flows, names)}  # the last flow of each protocol
-    assert rows[1][:3] == (None, None, None), "ICMP has neither ports nor flags"
+    assert rows[1][:3] == (0x1234, 0x1234, None), "ICMP echoes have an identifier for both ports, and no flags"
     assert rows[1][5:] == (None, None)
     unanswered = flow_rows(flows, names)[4]  # flow 5: three SYNs
     assert unanswered[:6] == (6, 49155, 8080, 3, None, None)

@@ -41,7 +41,7 @@ def _sources_digest() -> str:
     """Digest of all sources that can hold kernels."""
     digest = hashlib.blake2b(digest_size=16)
     house = Path(__file__).parent
-    for path in sorted([*house.glob("*.py"), *house.glob("sources/*.py")]):
+    for path in sorted([*house.glob("*.py"), *house.glob("decode/*.py"), *house.glob("sources/*.py")]):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

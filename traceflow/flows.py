@@ -149,6 +149,10 @@ class Account:
         causes: Flows by EndCause, zeros too.
         frames_out_of_order: Frames whose time stamp lies before that of an earlier frame.
         forward_jumps: Steps of the clock above one hour.
+        fragments_late: Fragments that came before the first one of their datagram, and were counted in its flow then.
+        fragments_overlapping: Fragments by which a datagram had got more octets than it is long.
+        datagrams_evicted: Datagrams in fragments that were forgotten to make room, so that later fragments of them have
+            no ports.
         interrupted: True when the user stopped the run before the end of the input.
     """
 
@@ -159,6 +163,9 @@ class Account:
     causes: dict[EndCause, int] = dataclasses.field(default_factory=dict)
     frames_out_of_order: int = 0
     forward_jumps: int = 0
+    fragments_late: int = 0
+    fragments_overlapping: int = 0
+    datagrams_evicted: int = 0
     interrupted: bool = False
 
 
@@ -395,7 +402,8 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
     if side not in ("orig", "resp"):
         return undefined
     if part == "port":
-        undefined = ~np.isin(flows["protocol"], list(PROTOCOLS_WITH_PORTS))
+        # In place of ports, a query of ICMP has its identifier on both sides.
+        undefined = ~np.isin(flows["protocol"], list(PROTOCOLS_WITH_PORTS)) & (flows["orig_port"] == 0)
     elif part in FLAG_NAMES:
         undefined = flows["protocol"] != _TCP
     elif part == "base_seq":

@@ -86,6 +86,23 @@ class FrameMap:
             done += take
         self.frames += len(marks)
 
+    def amend(self, late: npt.NDArray[np.void], upper_bit: int) -> None:
+        """Enter frames that were added without a flow.
+
+        Args:
+            late: LATE[m] of `table.py`.
+            upper_bit: The bit of `direction` to keep.
+        """
+        self._lists = None
+        starts = np.cumsum([0] + [len(chunk) for chunk in self._filled()])
+        for number, flow, direction in late.tolist():
+            at = int(np.searchsorted(starts, number - 1, side="right")) - 1
+            packed = flow << 1 | (direction & upper_bit != 0)
+            if packed > np.iinfo(self._chunks[at].dtype).max:
+                self._chunks[at] = self._chunks[at].astype(np.uint64)
+            self._chunks[at][number - 1 - starts[at]] = packed
+            self.flows = max(self.flows, flow)
+
     def _filled(self) -> list[npt.NDArray[Any]]:
         return [*self._chunks[:-1], self._chunks[-1][: self._used]] if self._chunks else []
 

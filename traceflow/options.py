@@ -30,6 +30,7 @@ class Options:
         idle_timeout_tcp_ns: Silence after which a TCP flow ends, in nanoseconds of packet time; None: never.
         idle_timeout_other_ns: The same for other protocols.
         linger_ns: How long a closed TCP flow keeps its key for frames that trail the close.
+        outer: The flow of a packet that carries another one is that of the outermost packet, not of the innermost.
         max_flows: Live flows the table holds at most; the one nearest to its timeout is ended for a new one.
     """
 
@@ -41,6 +42,7 @@ class Options:
     idle_timeout_tcp_ns: int | None = 300 * SECOND_NS
     idle_timeout_other_ns: int | None = 60 * SECOND_NS
     linger_ns: int = 60 * SECOND_NS
+    outer: bool = False
     max_flows: int = 10_000_000
 
     def __post_init__(self) -> None:

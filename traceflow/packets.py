@@ -28,6 +28,7 @@ __all__ = [
     "TIME_MAX_NS",
     "Batch",
     "Interface",
+    "Tunnel",
     "Verdict",
 ]
 
@@ -65,24 +66,52 @@ class Verdict(enum.IntEnum):
     NOT_IP = 1
     """A whole link header whose payload is not IPv4 or IPv6 (ARP, LLDP, spanning tree, ...)."""
     UNSUPPORTED_LINK = 2
-    """A link type that decode does not know."""
+    """A link type, or a form of it (several packets in one 802.11 frame), that decode does not know."""
     TRUNCATED_LINK = 3
     """Fewer octets were captured than the link header with its VLAN tags has."""
     TRUNCATED_IP = 4
     """Fewer octets were captured than the IP header, or a header of its extension chain, has."""
     TRUNCATED_PORTS = 5
-    """TCP or UDP, but fewer than the four octets of the ports were captured or sent."""
+    """A protocol with ports, but fewer than their four octets were captured or sent."""
     MALFORMED_IP = 6
     """An IP header that contradicts itself: version, header length, total length, endless chain."""
     FRAGMENT_WITHOUT_PORTS = 7
-    """A fragment of TCP or UDP that is not the first: it carries no ports."""
+    """A fragment that is not the first, of a protocol whose flows are told apart by what stands behind IP (ports, ids,
+    inner packets), and the first one was not seen."""
     NOT_TCP = 8
     """Another protocol than TCP, in a profile that traces TCP only."""
+    NESTED_TOO_DEEP = 9
+    """More tunnels in each other than decode opens."""
 
     @property
     def text(self) -> str:
         """The name in the account and in `traceflow frames`: lower case, with spaces."""
         return "in flows" if self is Verdict.FLOW else self.name.lower().replace("_", " ")
+
+
+class Tunnel(enum.IntEnum):
+    """What carries a packet that is inside another one."""
+
+    NONE = 0
+    IP = 1
+    """IPv4 or IPv6 in IPv4 or IPv6 (RFC 2003, 2473, 4213)."""
+    GRE = 2
+    PPTP = 3
+    ERSPAN = 4
+    VXLAN = 5
+    GENEVE = 6
+    GTP_U = 7
+    TEREDO = 8
+    ETHERIP = 9
+    MPLS = 10
+    """MPLS in IP or UDP (RFC 4023, 7510); label stacks right behind a link header are no tunnel."""
+    L2TP = 11
+    AYIYA = 12
+
+    @property
+    def text(self) -> str:
+        """The name in `traceflow frames`: lower case."""
+        return self.name.lower().replace("_", "-")
 
 
 SEQ_KNOWN = 1
@@ -92,7 +121,7 @@ ACK_KNOWN = 2
 FLAGS_KNOWN = 4
 """Bit of PACKET `bits`: the TCP flags (and with them the data offset) were captured."""
 FRAGMENT = 8
-"""Bit of PACKET `bits`: the IP packet is a fragment (the first one, or of a protocol without ports)."""
+"""Bit of PACKET `bits`: the IP packet, or one that carries it, is a fragment."""
 
 PACKET = np.dtype(
     [
@@ -100,7 +129,7 @@ PACKET = np.dtype(
         ("src_lo", "u8"),
         ("dst_hi", "u8"),  # destination address
         ("dst_lo", "u8"),
-        ("src_port", "u2"),  # 0 where the protocol has no ports
+        ("src_port", "u2"),  # 0 where the protocol has no ports; of an ICMP query its identifier, in both
         ("dst_port", "u2"),
         ("protocol", "u1"),  # IANA protocol number of the payload of IP
         ("ip_version", "u1"),  # 4 or 6; 0 where there is no IP packet
@@ -113,11 +142,16 @@ PACKET = np.dtype(
         ("vlan_tags", "u1"),  # how many VLAN tags were passed
         ("vlan_outer", "u2"),  # VLAN id of the first tag, 0 where none
         ("vlan_inner", "u2"),  # VLAN id of the last tag where there are two or more, else 0
-        ("link_octets", "u4"),  # link header with VLAN tags: where the IP header begins in the frame
+        ("link_octets", "u4"),  # all headers before IP (of the innermost packet): where the IP header begins
         ("transport", "u4"),  # where the header behind IP begins in the frame; 0 where there is none
         ("payload", "u4"),  # where the payload begins in the frame (it may lie behind what was captured)
         ("ip_octets", "u4"),  # IP header and what it carries, as sent
-        ("payload_octets", "u4"),  # behind TCP or UDP (or behind IP for other protocols), as sent
+        ("payload_octets", "u4"),  # behind the header with ports (or behind IP for other protocols), as sent
+        ("tunnel_id", "u4"),  # VNI, TEID, key, session or call of the innermost tunnel; 0 where it has none
+        ("tunnel", "u1"),  # a Tunnel: what carries the packet, the innermost one
+        ("tunnels", "u1"),  # how many tunnels were opened
+        ("ip_at", "u4"),  # of a fragment: where its IP header begins in the frame
+        ("fragment_at", "u4"),  # of a fragment: where the header with offset and id begins (IPv4: as ip_at)
     ],
     align=True,
 )

@@ -18,13 +18,16 @@ import numpy.typing as npt
 from traceflow.decode import decode_batch
 from traceflow.errors import IncompleteWarning
 from traceflow.flows import FLOW, Account, FlowSet
+from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
 from traceflow.options import Options, options_for
 from traceflow.packets import PACKET, Batch
 from traceflow.sources import Captures, open_source
-from traceflow.table import FROM_UPPER, MARK, FlowTable
+from traceflow.table import FROM_UPPER, LATE, MARK, FlowTable
 
 __all__ = ["FlowCollector", "Run", "Step", "trace"]
+
+_NO_LATE = np.zeros(0, LATE)
 
 
 @dataclasses.dataclass(slots=True)
@@ -36,12 +39,14 @@ class Step:
         packets: PACKET[m].
         marks: MARK[m] of `table.py`.
         ended: FLOW[k], the flows that ended up to and including this batch, in the order in which they ended.
+        late: LATE[j] of `table.py`: frames of this batch or of an earlier one that belong to a flow after all.
     """
 
     batch: Batch | None
     packets: npt.NDArray[np.void]
     marks: npt.NDArray[np.void]
     ended: npt.NDArray[np.void]
+    late: npt.NDArray[np.void]
 
 
 class Run:
@@ -54,11 +59,13 @@ class Run:
     Attributes:
         captures: As given.
         table: The flow table.
+        fragments: The table of fragments.
     """
 
     def __init__(self, captures: Captures, options: Options) -> None:
         self.captures = captures
         self.table = FlowTable(options)
+        self.fragments = FragmentTable()
         self._stopped = False
         self._interrupted = False
 
@@ -72,19 +79,36 @@ class Run:
         for batch in self.captures.batches():
             if len(rows) < len(batch.frames):
                 rows = np.zeros(len(batch.frames), PACKET)
-            packets = decode_batch(batch.octets, batch.frames, rows)
-            marks = self.table.track(batch.frames, packets, batch.first_number)
-            yield Step(batch, packets, marks, self.table.drain())
+            packets = decode_batch(batch.octets, batch.frames, rows, outer=self.table.options.outer)
+            marks, late = self._track(batch, packets)
+            yield Step(batch, packets, marks, self.table.drain(), late)
             if self._stopped:
                 self._interrupted = True
                 break
         self.table.end()
-        yield Step(None, rows[:0], np.zeros(0, MARK), self.table.drain())
+        yield Step(None, rows[:0], np.zeros(0, MARK), self.table.drain(), _NO_LATE)
+
+    def _track(self, batch: Batch, packets: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+        """Give each packet of a batch its flow: MARK[m], and LATE[j] of the fragments that waited for one of them."""
+        if not self.fragments.concerned(packets):
+            return self.table.track(batch.frames, packets, batch.first_number), _NO_LATE
+        marks, late, at = np.zeros(len(packets), MARK), [], 0
+        while at < len(packets):
+            stop = self.fragments.resolve(batch.octets, batch.frames, packets, batch.first_number, at)
+            first = batch.first_number + at
+            marks[at:stop] = self.table.track(batch.frames[at:stop], packets[at:stop], first)
+            for number, frame, packet in self.fragments.released():
+                late.append((number, *self.table.track_late(frame, packet, batch.first_number + stop - 1)))
+            at = stop
+        return marks, np.array(late, LATE) if late else _NO_LATE
 
     def account(self) -> Account:
         """What became of every frame."""
         account = self.table.account()
         account.interrupted = self._interrupted
+        account.fragments_late = self.fragments.late
+        account.fragments_overlapping = self.fragments.overlapping
+        account.datagrams_evicted = self.fragments.evicted
         return account
 
 
@@ -103,6 +127,8 @@ class FlowCollector:
     def take(self, step: Step) -> None:
         """Keep the flows and the frame numbers of a step."""
         self._map.add(step.marks, FROM_UPPER)
+        if len(step.late):
+            self._map.amend(step.late, FROM_UPPER)
         if len(step.ended):
             self._ended.append(step.ended)
 

@@ -78,7 +78,7 @@ _NAMES: dict[int, str] = {
     145: "NSH",
 }
 
-PROTOCOLS_WITH_PORTS = frozenset({6, 17})
+PROTOCOLS_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 """Protocols behind whose header decode reads ports."""
 
 

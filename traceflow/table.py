@@ -25,10 +25,12 @@ from traceflow.packets import NO_TIME, Verdict
 from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, sender_originates, turns_direction
 from traceflow.timeouts import HEAP, NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
 
-__all__ = ["FROM_RESPONDER", "FROM_UPPER", "MARK", "FlowTable"]
+__all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
 
 MARK = np.dtype([("flow", "u8"), ("direction", "u1")], align=True)
 """What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER."""
+LATE = np.dtype([("number", "u8"), ("flow", "u8"), ("direction", "u1")], align=True)
+"""As MARK, of a frame that was handled before: a fragment whose first one came behind it."""
 FROM_RESPONDER = 1
 """Bit of MARK `direction`: sent by the responder, as far as was known when the frame came."""
 FROM_UPPER = 2
@@ -402,6 +404,22 @@ class FlowTable:
                 self._grow()
         self._frames += len(packets)
         return marks
+
+    def track_late(self, frame: npt.NDArray[np.void], packet: npt.NDArray[np.void], number: int) -> tuple[int, int]:
+        """Count a frame in a flow that had the Verdict FRAGMENT_WITHOUT_PORTS before.
+
+        Args:
+            frame: FRAME[1].
+            packet: PACKET[1], with ports.
+            number: Number of the frame that was tracked last: the clock stands there, and stays.
+
+        Returns:
+            Flow (0: none, a profile has a Verdict for it) and direction as in MARK.
+        """
+        mark = self.track(frame, packet, number)[0]
+        self._frames -= 1
+        self._state[0]["verdicts"][Verdict.FRAGMENT_WITHOUT_PORTS] -= 1
+        return int(mark["flow"]), int(mark["direction"])
 
     def _take_gone(self) -> None:
         """Move what ended out of the buffer of the kernels."""

@@ -35,6 +35,7 @@ class Input:
         captures: Paths, `-` for standard input.
         profile: Name of a profile.
         limit: Frames to read at most; None: all.
+        outer: The flows of tunnels are those of the outermost packets.
         quiet: No account, notes and progress; errors are said all the same.
     """
 
@@ -42,6 +43,7 @@ class Input:
     profile: str
     limit: int | None
     quiet: bool
+    outer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def _common(command: _Command) -> _Command:
             click.option(
                 "-c", "limit", metavar="N", type=click.IntRange(min=1), help="Stop after N frames over all captures."
             ),
+            click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option("-q", "quiet", is_flag=True, help="No account, notes or progress; errors only."),
             click.option("-f", "reserved", hidden=True, expose_value=False, callback=_reserved),
         )

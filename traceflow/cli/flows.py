@@ -89,6 +89,9 @@ def _totals(flows: FlowSet) -> dict[str, int | str | None]:
     totals["last_ns"] = int(rows["last_ns"].max()) if len(rows) else None
     totals["frames_out_of_order"] = account.frames_out_of_order
     totals["forward_jumps"] = account.forward_jumps
+    totals["fragments_late"] = account.fragments_late
+    totals["fragments_overlapping"] = account.fragments_overlapping
+    totals["datagrams_evicted"] = account.datagrams_evicted
     totals["complete"] = "no" if flows.errors or account.interrupted else "yes"
     return totals
 

@@ -69,9 +69,10 @@ class _Frames:
         return ~np.isin(self.packets["verdict"], _BEHIND_IP)
 
     def without_ports(self) -> npt.NDArray[np.bool_]:
-        """Which frames have no ports."""
-        ports = np.isin(self.packets["protocol"], list(PROTOCOLS_WITH_PORTS))
-        return ~(ports & np.isin(self.packets["verdict"], _WITH_PORTS))
+        """Which frames have neither ports nor the identifier of an ICMP query."""
+        ports = np.isin(self.packets["protocol"], list(PROTOCOLS_WITH_PORTS)) | (self.packets["src_port"] != 0)
+        without: npt.NDArray[np.bool_] = ~(ports & np.isin(self.packets["verdict"], _WITH_PORTS))
+        return without
 
     def without_window(self) -> npt.NDArray[np.bool_]:
         """Which frames have no TCP window in what was captured."""
