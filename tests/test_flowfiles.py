@@ -684,3 +684,23 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path: Path, fixtures_
     # T01 has two directions (fixtures/README.md); the file that no index lists stays.
     assert len(names()) == 3
     assert "mine.json" in names()
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_records_show_the_packet_that_the_flow_is_made_of(tmp_path: Path, fixtures_folder: Path, outer: bool) -> None:
+    with FlowFiles(tmp_path, outer=outer) as files, open_source(fixtures_folder / "T19.pcap", keep=True) as captures:
+        run = Run(captures, options_for(outer=outer))
+        collector = FlowCollector(run)
+        for step in run.steps():
+            collector.take(step)
+            files.take(step)
+        files.write(collector.flows(), captures)
+    from_tunnel_ends = 0
+    for entry in json.loads((tmp_path / "index.json").read_bytes())["files"]:
+        for record in json.loads((tmp_path / entry["file"]).read_bytes()).values():
+            layer = record.get("ip") or record["ipv6"]
+            assert {layer["src"], layer["dst"]} == {entry["orig"], entry["resp"]}
+            from_tunnel_ends += layer["src"] == "192.0.2.1"
+    # fixtures/tunnel_cases.py: tunnels run from 192.0.2.1; of the inner packets only the last frame, which merely looks
+    # like VXLAN, comes from there.
+    assert from_tunnel_ends > 10 if outer else from_tunnel_ends == 1

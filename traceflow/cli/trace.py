@@ -35,7 +35,7 @@ def run(given: Input, folder: str, file_format: str, by: str | None, overwrite: 
     """
     place = Path(folder)
     with (
-        _flow_files(place, file_format, by, overwrite) as files,
+        _flow_files(place, file_format, by, overwrite, given.outer) as files,
         Session(given, spool_folder=place) as session,
     ):
         collector = FlowCollector(session.run)
@@ -53,9 +53,9 @@ def run(given: Input, folder: str, file_format: str, by: str | None, overwrite: 
         return Exit.INTERRUPTED if code == Exit.INTERRUPTED else Exit.INCOMPLETE
 
 
-def _flow_files(folder: Path, file_format: str, by: str | None, overwrite: bool) -> FlowFiles:
+def _flow_files(folder: Path, file_format: str, by: str | None, overwrite: bool, outer: bool) -> FlowFiles:
     try:
-        return FlowFiles(folder, format=file_format, by=by, overwrite=overwrite)
+        return FlowFiles(folder, format=file_format, by=by, overwrite=overwrite, outer=outer)
     except FileExists as error:
         if not folder.is_dir():
             raise

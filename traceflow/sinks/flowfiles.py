@@ -66,6 +66,7 @@ class FlowFiles:
         format: A name in FORMATS.
         by: `direction` - a file for each direction of a flow; `flow` - both in one; None: DEFAULT_BY of the format.
         overwrite: Replace the files of an earlier run: those that its index lists are removed in the end.
+        outer: Records show the outermost packet of a tunnel: the `outer` of the Options of the run.
 
     Raises:
         UsageError: An unknown format, or `by`.
@@ -80,7 +81,9 @@ class FlowFiles:
         format: str = "json",  # noqa: A002 - the name of the option
         by: str | None = None,
         overwrite: bool = False,
+        outer: bool = False,
     ) -> None:
+        self._outer = outer
         if format not in FORMATS:
             raise UsageError(suggest("format", format, FORMATS))
         self._by = DEFAULT_BY[format] if by is None else by
@@ -224,13 +227,13 @@ class FlowFiles:
     def _write_group(self, group: list[_Output], captures: Captures, written: list[_Output]) -> None:
         numbers = np.concatenate([output.numbers for output in group])
         slices = list(self._slices(numbers))
-        loaded = _Loaded(self._frames, captures, numbers) if len(slices) == 1 else None
+        loaded = _Loaded(self._frames, captures, numbers, self._outer) if len(slices) == 1 else None
         at = 0
         for output in group:
             if loaded is not None:
                 pieces = self._pieces(output, iter([loaded.part(at, at + len(output.numbers))]), captures)
             else:
-                parts = (_Loaded(self._frames, captures, numbers[start:stop]) for start, stop in slices)
+                parts = (_Loaded(self._frames, captures, numbers[start:stop], self._outer) for start, stop in slices)
                 pieces = self._pieces(output, parts, captures)
             write_whole(self._folder / output.name, pieces, overwrite=self._overwrite)
             written.append(output)
@@ -283,8 +286,8 @@ class FlowFiles:
 class _Loaded:
     """Frames read again: their numbers, rows and octets; and decoded, when asked for."""
 
-    def __init__(self, rows: npt.NDArray[np.void], captures: Captures, numbers: npt.NDArray[Any]) -> None:
-        self.numbers = numbers
+    def __init__(self, rows: npt.NDArray[np.void], captures: Captures, numbers: npt.NDArray[Any], outer: bool) -> None:
+        self.numbers, self._outer = numbers, outer
         self.octets, self.frames = captures.reread(rows[numbers.astype(np.intp) - 1])
         self._packets: npt.NDArray[np.void] | None = None
 
@@ -292,14 +295,16 @@ class _Loaded:
     def packets(self) -> npt.NDArray[np.void]:
         """PACKET rows of the frames."""
         if self._packets is None:
-            self._packets = decode_batch(self.octets, self.frames, np.zeros(len(self.frames), PACKET))
+            self._packets = decode_batch(
+                self.octets, self.frames, np.zeros(len(self.frames), PACKET), outer=self._outer
+            )
         return self._packets
 
     def part(self, start: int, stop: int) -> _Loaded:
         """Some of the frames."""
         part = object.__new__(_Loaded)
         part.numbers, part.octets = self.numbers[start:stop], self.octets
-        part.frames, part._packets = self.frames[start:stop], None
+        part.frames, part._packets, part._outer = self.frames[start:stop], None, self._outer
         return part
 
 
