@@ -14,8 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, inline_kernel, kernel
-from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, FRAGMENT, SEQ_KNOWN, Verdict
+from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
+from traceflow.packets import (
+    ACK_KNOWN,
+    FLAGS_KNOWN,
+    FRAGMENT,
+    MSS_OPTION,
+    SACK_PERMITTED_OPTION,
+    SEQ_KNOWN,
+    TIMESTAMPS_OPTION,
+    WINDOW_SCALE_OPTION,
+    Verdict,
+)
 
 __all__ = ["LINKS", "decode", "decode_batch"]
 
@@ -54,6 +64,7 @@ _OTHER = 0x10002  # not an EtherType: something that is not IP
 _FIRST_ETHERTYPE = 0x0600  # smaller values of the field are an IEEE 802.3 length
 
 _TCP, _UDP, _AH, _NO_NEXT = 6, 17, 51, 59
+_SYN = 0x02
 _IP6_FRAGMENT = 44
 
 _MAPPED = U64(0xFFFF00000000)  # upper part of the low half of ::ffff:a.b.c.d
@@ -276,6 +287,40 @@ def _chain(b: Any, s: Any, n: Any, protocol: Any, o: Any, end: Any, six: Any, ro
         protocol = following
 
 
+@outline_kernel
+def _tcp_options(b: Any, at: Any, stop: Any, row: Any) -> Any:
+    """TCP options of a SYN from `at` up to `stop` in the buffer (RFC 9293 section 3.1; numbers: IANA).
+
+    An option that is cut off, or says it is shorter than its own head, ends the list. Every option is at least one
+    octet, so the octets of the header bound the loop.
+    """
+    options = U64(0)
+    while at < stop:
+        kind = U64(b[at])
+        if kind == U64(0):  # end of the list
+            break
+        if kind == U64(1):  # no operation
+            at += U64(1)
+            continue
+        if at + U64(2) > stop:
+            break
+        length = U64(b[at + U64(1)])
+        if length < U64(2) or at + length > stop:
+            break
+        if kind == U64(2) and length == U64(4):
+            row["mss"] = _u16(b, at + U64(2))
+            options |= U64(MSS_OPTION)
+        elif kind == U64(3) and length == U64(3):
+            row["window_scale"] = b[at + U64(2)]
+            options |= U64(WINDOW_SCALE_OPTION)
+        elif kind == U64(4) and length == U64(2):
+            options |= U64(SACK_PERMITTED_OPTION)
+        elif kind == U64(8) and length == U64(10):
+            options |= U64(TIMESTAMPS_OPTION)
+        at += length
+    row["options"] = options
+
+
 @inline_kernel
 def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
     """TCP header at `o`, as far as it was captured. Returns the octets of the header.
@@ -297,6 +342,8 @@ def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
         header = max(header, (U64(b[at + U64(12)]) >> U64(4)) << U64(2))
     if n >= o + U64(16):
         row["window"] = _u16(b, at + U64(14))
+    if header > U64(20) and U64(row["flags"]) & U64(_SYN):
+        _tcp_options(b, at + U64(20), s + min(n, o + header), row)
     row["bits"] = bits
     return header
 

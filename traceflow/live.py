@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from traceflow.flows import FLOW, HALF, reason_of_causes
 
-__all__ = ["LIVE", "assemble_flows", "live_rows"]
+__all__ = ["LIVE", "assemble_flows", "cache_line_rows", "live_rows"]
 
 _LINE = 64  # octets of a cache line on x86-64 and most ARM; on others rows are merely aligned well
 
@@ -77,11 +77,16 @@ LIVE = np.dtype(
 """
 
 
+def cache_line_rows(count: int, row: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    """row[count], all zero, the first at the start of a cache line."""
+    octets = np.zeros(count * row.itemsize + _LINE, np.uint8)
+    start = -octets.ctypes.data % _LINE
+    return octets[start : start + count * row.itemsize].view(row)
+
+
 def live_rows(count: int) -> npt.NDArray[np.void]:
     """LIVE[count], all zero, the first row at the start of a cache line."""
-    octets = np.zeros(count * LIVE.itemsize + _LINE, np.uint8)
-    start = -octets.ctypes.data % _LINE
-    return octets[start : start + count * LIVE.itemsize].view(LIVE)
+    return cache_line_rows(count, LIVE)
 
 
 def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:

@@ -25,11 +25,14 @@ class Options:
         directed: The key keeps its direction, so that each direction of a conversation is a flow of its own.
         tcp_only: Packets of other protocols than TCP get the Verdict NOT_TCP.
         syn_opens: A SYN without ACK that does not belong to the live flow opens a new one (flow-rules 4).
+        originator: Who is the originator of a flow: `syn` - the sender of the SYN, the receiver of the SYN+ACK,
+            otherwise the first sender; `first` - the first sender, whatever comes later.
         tcp_end: What ends a TCP flow: `both` - FIN from both sides, or a RST, and then the linger time;
             `fin` - a FIN ends its flow at once, after its frame; `never` - only timeouts.
         idle_timeout_tcp_ns: Silence after which a TCP flow ends, in nanoseconds of packet time; None: never.
         idle_timeout_other_ns: The same for other protocols.
         linger_ns: How long a closed TCP flow keeps its key for frames that trail the close.
+        analysis: Judge every TCP segment as tshark's analysis does (`analysis.py`).
         max_flows: Live flows the table holds at most; the one nearest to its timeout is ended for a new one.
     """
 
@@ -37,10 +40,12 @@ class Options:
     directed: bool = False
     tcp_only: bool = False
     syn_opens: bool = True
+    originator: Literal["syn", "first"] = "syn"
     tcp_end: Literal["both", "fin", "never"] = "both"
     idle_timeout_tcp_ns: int | None = 300 * SECOND_NS
     idle_timeout_other_ns: int | None = 60 * SECOND_NS
     linger_ns: int = 60 * SECOND_NS
+    analysis: bool = True
     max_flows: int = 10_000_000
 
     def __post_init__(self) -> None:
@@ -52,6 +57,8 @@ class Options:
             raise UsageError(f"max_flows is {self.max_flows}; it must be between 1 and {2**31 - 2}")
         if self.tcp_end not in ("both", "fin", "never"):
             raise UsageError(suggest("tcp_end", self.tcp_end, ("both", "fin", "never")))
+        if self.originator not in ("syn", "first"):
+            raise UsageError(suggest("originator", self.originator, ("syn", "first")))
 
 
 PROFILES: dict[str, Options] = {
@@ -65,8 +72,16 @@ PROFILES: dict[str, Options] = {
         idle_timeout_tcp_ns=None,
         idle_timeout_other_ns=None,
     ),
+    "tshark": Options(
+        profile="tshark",
+        originator="first",
+        tcp_end="never",
+        idle_timeout_tcp_ns=None,
+        idle_timeout_other_ns=None,
+    ),
 }
-"""The profiles by name: `default`, and `pcapkit`, which cuts as PyPCAPKit's TraceFlow does."""
+"""The profiles by name: `default`; `pcapkit`, which cuts as PyPCAPKit's TraceFlow does; `tshark`, whose TCP flows are
+the values of tshark's `tcp.stream`."""
 
 
 def options_for(profile: str = "default", **changes: Any) -> Options:

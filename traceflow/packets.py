@@ -22,10 +22,14 @@ __all__ = [
     "FLAGS_KNOWN",
     "FRAGMENT",
     "FRAME",
+    "MSS_OPTION",
     "NO_TIME",
     "PACKET",
+    "SACK_PERMITTED_OPTION",
     "SEQ_KNOWN",
+    "TIMESTAMPS_OPTION",
     "TIME_MAX_NS",
+    "WINDOW_SCALE_OPTION",
     "Batch",
     "Interface",
     "Verdict",
@@ -94,6 +98,15 @@ FLAGS_KNOWN = 4
 FRAGMENT = 8
 """Bit of PACKET `bits`: the IP packet is a fragment (the first one, or of a protocol without ports)."""
 
+MSS_OPTION = 1
+"""Bit of PACKET `options`: a SYN with a maximum segment size (RFC 9293 section 3.7.1); `mss` holds it."""
+WINDOW_SCALE_OPTION = 2
+"""Bit of PACKET `options`: a SYN with a window scale (RFC 7323 section 2); `window_scale` holds it."""
+SACK_PERMITTED_OPTION = 4
+"""Bit of PACKET `options`: a SYN that permits selective acknowledgments (RFC 2018 section 2)."""
+TIMESTAMPS_OPTION = 8
+"""Bit of PACKET `options`: a SYN with time stamps (RFC 7323 section 3)."""
+
 PACKET = np.dtype(
     [
         ("src_hi", "u8"),  # source address, upper half
@@ -118,6 +131,9 @@ PACKET = np.dtype(
         ("payload", "u4"),  # where the payload begins in the frame (it may lie behind what was captured)
         ("ip_octets", "u4"),  # IP header and what it carries, as sent
         ("payload_octets", "u4"),  # behind TCP or UDP (or behind IP for other protocols), as sent
+        ("mss", "u2"),  # TCP options of a SYN, see `options`
+        ("window_scale", "u1"),
+        ("options", "u1"),  # MSS_OPTION | WINDOW_SCALE_OPTION | SACK_PERMITTED_OPTION | TIMESTAMPS_OPTION
     ],
     align=True,
 )

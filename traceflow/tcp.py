@@ -25,6 +25,7 @@ __all__ = [
     "RST",
     "SYN",
     "URG",
+    "comes_before",
     "count_flags",
     "flag_text",
     "note_segment",
@@ -59,6 +60,12 @@ def flag_text(flags: int) -> str:
 def sequence_difference(a: Any, b: Any) -> Any:
     """How far `a` lies after `b`, modulo 2**32: uint64 in 0..2**32-1."""
     return (U64(a) - U64(b)) & U64(0xFFFFFFFF)
+
+
+@inline_kernel
+def comes_before(a: Any, b: Any) -> Any:
+    """Whether `a` lies before `b`: the shorter way from `a` to `b` goes upwards (RFC 9293 section 3.4)."""
+    return sequence_difference(a, b) >> U64(31) != U64(0)
 
 
 @inline_kernel
