@@ -1,8 +1,8 @@
 """What each TCP segment says of loss, order and windows: the flags of tshark's TCP analysis, handshake and round trips.
 
 The definitions are those of the Wireshark User's Guide (section "TCP Analysis"), as tshark 4.0 applies them, except that
-memory is bounded: where tshark keeps a list of all segments that were not acknowledged, a direction keeps what
-was *not* seen below its highest number (HOLES gaps), and times TIMED segments at once. Nothing here decides where a flow
+memory is bounded: where tshark lists all segments that were not acknowledged, to time them, a direction has TIMED
+of them at once. No flag depends on that list. Nothing here decides where a flow
 begins or ends. State is a row of ANALYSIS with the index of the LIVE row; sequence numbers in it count from the base of
 their direction, so that the base is 0 and the first octet of payload 1, and 0 as a highest number means none yet.
 """
@@ -25,6 +25,7 @@ from traceflow.packets import (
     SACK_PERMITTED_OPTION,
     SEQ_KNOWN,
     TIMESTAMPS_OPTION,
+    WHOLE_TCP_HEADER,
     WINDOW_SCALE_OPTION,
 )
 from traceflow.tcp import ACK, FIN, RST, SYN, comes_before, sequence_difference
@@ -49,8 +50,6 @@ __all__ = ["ANALYSIS", "analyse_segment", "analysis_rows", "analysis_text", "ass
     REUSED_PORTS,
 ) = (1 << bit for bit in range(len(ANALYSIS_FLAGS)))
 
-HOLES = 4
-"""Gaps below the highest number that a direction remembers; a further one takes the place of the oldest."""
 TIMED = 8
 """Segments a direction times at once, a power of two; others wait until one of them is acknowledged."""
 
@@ -62,26 +61,25 @@ _NO_SHIFT, _SHIFT_UNKNOWN = 254, 255
 _NO_WINDOW = 0xFFFFFFFF
 _SPECIAL = SYN | FIN | RST
 _NEEDED = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN
-_WINDOW_END = 16  # the window is octets 14 and 15 of the header, RFC 9293 section 3.1
 
 _SPOKE, _LAST_IS_SYN = 1, 2  # SIDE `bits`
 
 SIDE = np.dtype(
     {
         "names": [
-            *("next_seq", "acked", "continuous", "window", "lowest", "duplicate_acks"),
-            *("next_ns", "acked_ns", "last_flags", "shift", "bits", "hole_at"),
-            *("timed_ends", "timed_ns", "hole_from", "hole_to", "results"),
+            *("next_seq", "acked", "continuous", "window", "duplicate_acks"),
+            *("next_ns", "acked_ns", "last_flags", "shift", "bits"),
+            *("timed_ends", "timed_ns", "results"),
         ],
         "formats": [
-            *("u4", "u4", "u4", "u4", "u4", "u4"),
-            *("i8", "i8", "u2", "u1", "u1", "u1"),
-            *(("u4", (TIMED,)), ("i8", (TIMED,)), ("u4", (HOLES,)), ("u4", (HOLES,)), ANALYSED),
+            *("u4", "u4", "u4", "u4", "u4"),
+            *("i8", "i8", "u2", "u1", "u1"),
+            *(("u4", (TIMED,)), ("i8", (TIMED,)), ANALYSED),
         ],
         "offsets": [
-            *(0, 4, 8, 12, 16, 20),
-            *(24, 32, 40, 42, 43, 44),
-            *(64, 96, 160, 176, 192),
+            *(0, 4, 8, 12, 16),
+            *(24, 32, 40, 42, 43),
+            *(64, 128, 192),
         ],
         "itemsize": 384,
         "aligned": True,
@@ -92,12 +90,10 @@ SIDE = np.dtype(
 - `next_seq`: behind the highest number sent; `next_ns`: when that was sent.
 - `acked`, `acked_ns`, `window`: acknowledgment number, time and window of its latest segment.
 - `continuous`: behind the highest number sent without a gap.
-- `lowest`: its first number.
 - `duplicate_acks`: how many repeat its latest acknowledgment number.
 - `last_flags`: flags of its latest segment.
 - `shift`: window scale, or _NO_SHIFT, _SHIFT_UNKNOWN.
 - `timed_ends`, `timed_ns`: numbers behind segments that wait for their ACK (0: free), and when those were sent.
-- `hole_from`, `hole_to`: gaps below `next_seq`, empty where equal; `hole_at`: the one to fill next.
 """
 
 ANALYSIS = np.dtype(
@@ -166,15 +162,14 @@ def _end_handshake(deep: Any, time_ns: Any) -> Any:
     """Note the ACK that ends the handshake."""
     if deep["syn_ack_ns"] != -1:
         deep["syn_ack_to_ack_ns"] = time_ns - deep["syn_ack_ns"]
-        if deep["syn_ns"] != -1:
+        if deep["syn_ns"] > 0:  # tshark takes the time 0 for none
             deep["first_rtt_ns"] = time_ns - deep["syn_ns"]
 
 
 @outline_kernel
-def _note_first(packet: Any, near: Any, seq: Any) -> Any:
+def _note_first(packet: Any, near: Any) -> Any:
     """Note the first segment of a direction."""
     near["bits"] = U64(near["bits"]) | U64(_SPOKE)
-    near["lowest"] = seq
     window = U64(packet["window"])
     near["results"]["first_window"] = window
     if U64(packet["flags"]) & U64(SYN):
@@ -233,48 +228,6 @@ def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
 
 
 @outline_kernel
-def _add_hole(near: Any, begin: Any, end: Any) -> Any:
-    """Remember a gap."""
-    at = U64(near["hole_at"])
-    near["hole_from"][at] = begin
-    near["hole_to"][at] = end
-    near["hole_at"] = (at + U64(1)) % U64(HOLES)
-
-
-@outline_kernel
-def _was_seen(near: Any, far: Any, seq: Any, end: Any) -> Any:
-    """Whether all of seq..end was sent before and waits for its ACK."""
-    if comes_before(seq, near["lowest"]) or comes_before(seq, far["acked"]) or not comes_before(far["acked"], end):
-        return False
-    for i in range(HOLES):
-        begin, stop = near["hole_from"][U64(i)], near["hole_to"][U64(i)]
-        if begin != stop and comes_before(begin, end) and comes_before(seq, stop):
-            return False
-    return True
-
-
-@outline_kernel
-def _fill_holes(near: Any, seq: Any, end: Any) -> Any:
-    """Take seq..end out of the gaps. Of one that is cut in two, both are kept."""
-    if comes_before(seq, near["lowest"]):
-        near["lowest"] = seq
-    for i in range(HOLES):
-        begin, stop = U64(near["hole_from"][U64(i)]), U64(near["hole_to"][U64(i)])
-        if begin == stop or not comes_before(begin, end) or not comes_before(seq, stop):
-            continue
-        left, right = comes_before(begin, seq), comes_before(end, stop)
-        if left and right:
-            near["hole_to"][U64(i)] = seq
-            _add_hole(near, end, stop)
-        elif left:
-            near["hole_to"][U64(i)] = seq
-        elif right:
-            near["hole_from"][U64(i)] = end
-        else:
-            near["hole_from"][U64(i)] = stop
-
-
-@outline_kernel
 def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: Any) -> Any:
     """Which kind of retransmission, or out of order, a segment below the highest number is."""
     length = U64(packet["payload_octets"])
@@ -285,11 +238,11 @@ def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: 
     if length > U64(0) and U64(far["acked"]) != U64(0) and not comes_before(far["acked"], seq + length):
         return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
     since_ns = time_ns - far["acked_ns"]
-    if U64(far["duplicate_acks"]) >= U64(2) and U64(far["acked"]) == seq and since_ns < _FAST_NS:
+    if U64(far["duplicate_acks"]) >= U64(2) and U64(far["acked"]) == seq and 0 <= since_ns < _FAST_NS:
         return U64(RETRANSMISSION | FAST_RETRANSMISSION)
     limit_ns = _REORDER_NS if deep["first_rtt_ns"] <= 0 else deep["first_rtt_ns"]
     end = sequence_difference(seq + length + phantom, U64(0))
-    if time_ns - near["next_ns"] < limit_ns and end != U64(near["next_seq"]) and not _was_seen(near, far, seq, end):
+    if 0 <= time_ns - near["next_ns"] < limit_ns and end != U64(near["next_seq"]):
         return U64(OUT_OF_ORDER)
     return U64(RETRANSMISSION)
 
@@ -347,18 +300,13 @@ def _advance(packet: Any, near: Any, far: Any, seq: Any, found: Any, time_ns: An
     probe = found & U64(ZERO_WINDOW_PROBE) != U64(0)
     if extent != U64(0) and not probe:
         _start_timing(near, far, end, time_ns)
-        if next_seq != U64(0) and seq != next_seq:
-            if comes_before(next_seq, seq):
-                _add_hole(near, next_seq, seq)
-            else:
-                _fill_holes(near, seq, end)
-    elif found & U64(LOST_SEGMENT):
-        _add_hole(near, next_seq, seq)
     if not probe:
+        if U64(near["continuous"]) == U64(0):
+            near["continuous"] = next_seq
         if next_seq == U64(0) or comes_before(next_seq, end):
             near["next_seq"] = end
             near["next_ns"] = time_ns
-        if U64(near["continuous"]) == seq or U64(near["continuous"]) == U64(0):
+        if U64(near["continuous"]) == seq or next_seq == U64(0):
             near["continuous"] = near["next_seq"]
 
 
@@ -378,18 +326,17 @@ def analyse_segment(
         reused: Whether it is a SYN that opened a flow in place of another one.
         mark: MARK row of the frame; `analysis` and `duplicate_ack` are filled.
     """
-    if U64(packet["bits"]) & U64(_NEEDED | FRAGMENT) != U64(_NEEDED):
-        return
-    if U64(frame["captured"]) < U64(packet["transport"]) + U64(_WINDOW_END):
+    if U64(packet["bits"]) & U64(_NEEDED | FRAGMENT) != U64(_NEEDED) or not U64(packet["options"]) & U64(WHOLE_TCP_HEADER):
         return
     near = deep["high"] if upside else deep["low"]
     far = deep["low"] if upside else deep["high"]
     time_ns = frame["time_ns"]
     flags = U64(packet["flags"])
     seq = sequence_difference(packet["seq"], half["base_seq"])
-    ack = sequence_difference(packet["ack"], other["base_seq"])
+    acks = flags & U64(ACK) != U64(0)
+    ack = sequence_difference(packet["ack"], other["base_seq"]) if acks else U64(0)
     if U64(near["bits"]) & U64(_SPOKE) == U64(0):
-        _note_first(packet, near, seq)
+        _note_first(packet, near)
     found = _look(packet, near, far, seq, ack)
     if found & U64(DUPLICATE_ACK):
         near["duplicate_acks"] = U64(near["duplicate_acks"]) + U64(1)
@@ -399,15 +346,13 @@ def analyse_segment(
         far["continuous"] = ack
     if ack != U64(near["acked"]):
         near["duplicate_acks"] = 0
-    acks = flags & U64(ACK) != U64(0)
     if acks and U64(far["continuous"]) != U64(0) and comes_before(far["continuous"], ack):
         found |= U64(ACK_LOST_SEGMENT)
-        far["continuous"] = far["next_seq"]
+        far["continuous"] = 0 if U64(far["continuous"]) == U64(far["next_seq"]) else far["next_seq"]
     fills = packet["payload_octets"] != 0 or flags & U64(SYN | FIN) != U64(0)
-    late = U64(near["next_seq"]) != U64(0) and comes_before(seq, near["next_seq"])
-    if fills and late and found & U64(KEEP_ALIVE) == U64(0):
+    if fills and comes_before(seq, near["next_seq"]) and found & U64(KEEP_ALIVE) == U64(0):
         found |= _judge_late(packet, near, far, deep, seq, time_ns)
-    if reused:
+    if reused or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
         found |= U64(REUSED_PORTS)
     _advance(packet, near, far, seq, found, time_ns)
     if acks:

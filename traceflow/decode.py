@@ -23,6 +23,7 @@ from traceflow.packets import (
     SACK_PERMITTED_OPTION,
     SEQ_KNOWN,
     TIMESTAMPS_OPTION,
+    WHOLE_TCP_HEADER,
     WINDOW_SCALE_OPTION,
     Verdict,
 )
@@ -318,7 +319,7 @@ def _tcp_options(b: Any, at: Any, stop: Any, row: Any) -> Any:
         elif kind == U64(8) and length == U64(10):
             options |= U64(TIMESTAMPS_OPTION)
         at += length
-    row["options"] = options
+    row["options"] = U64(row["options"]) | options
 
 
 @inline_kernel
@@ -342,6 +343,8 @@ def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
         header = max(header, (U64(b[at + U64(12)]) >> U64(4)) << U64(2))
     if n >= o + U64(16):
         row["window"] = _u16(b, at + U64(14))
+        if U64(b[at + U64(12)]) >= U64(0x50) and o + header <= end:
+            row["options"] = WHOLE_TCP_HEADER
     if header > U64(20) and U64(row["flags"]) & U64(_SYN):
         _tcp_options(b, at + U64(20), s + min(n, o + header), row)
     row["bits"] = bits

@@ -29,6 +29,7 @@ __all__ = [
     "SEQ_KNOWN",
     "TIMESTAMPS_OPTION",
     "TIME_MAX_NS",
+    "WHOLE_TCP_HEADER",
     "WINDOW_SCALE_OPTION",
     "Batch",
     "Interface",
@@ -106,6 +107,8 @@ SACK_PERMITTED_OPTION = 4
 """Bit of PACKET `options`: a SYN that permits selective acknowledgments (RFC 2018 section 2)."""
 TIMESTAMPS_OPTION = 8
 """Bit of PACKET `options`: a SYN with time stamps (RFC 7323 section 3)."""
+WHOLE_TCP_HEADER = 16
+"""Bit of PACKET `options`: the TCP header is as long as its data offset says, and was captured up to its window."""
 
 PACKET = np.dtype(
     [
@@ -133,7 +136,7 @@ PACKET = np.dtype(
         ("payload_octets", "u4"),  # behind TCP or UDP (or behind IP for other protocols), as sent
         ("mss", "u2"),  # TCP options of a SYN, see `options`
         ("window_scale", "u1"),
-        ("options", "u1"),  # MSS_OPTION | WINDOW_SCALE_OPTION | SACK_PERMITTED_OPTION | TIMESTAMPS_OPTION
+        ("options", "u1"),  # WHOLE_TCP_HEADER | MSS_OPTION | WINDOW_SCALE_OPTION | ...
     ],
     align=True,
 )
