@@ -41,7 +41,7 @@ LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
     ("tcp", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
-    ("live",),
+    ("live", "analysis"),
     ("decode", "sources"),
     ("table",),
     ("pipeline",),
@@ -64,6 +64,7 @@ WHOLE_HOUSE = {
     "chunking": "batches and reads of any size give the same results",
     "scenarios": "the cases of the fixtures through the whole program",
     "benchmarks": "the makers of synthetic captures",
+    "tshark": "flows and analysis flags held against tshark's",
 }
 """Test files that belong to no single room, and what they are about."""
 

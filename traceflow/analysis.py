@@ -1,10 +1,10 @@
 """What each TCP segment says of loss, order and windows: the flags of tshark's TCP analysis, handshake and round trips.
 
-The definitions are those of the Wireshark User's Guide (section "TCP Analysis"), as tshark 4.0 applies them, except that
-memory is bounded: where tshark lists all segments that were not acknowledged, to time them, a direction has TIMED
-of them at once. No flag depends on that list. Nothing here decides where a flow
-begins or ends. State is a row of ANALYSIS with the index of the LIVE row; sequence numbers in it count from the base of
-their direction, so that the base is 0 and the first octet of payload 1, and 0 as a highest number means none yet.
+The definitions are those of the Wireshark User's Guide (section "TCP Analysis"), as tshark 4.0 applies them. Memory is
+bounded: where tshark lists all segments that were not acknowledged, to time them, a direction has TIMED of them at
+once; no flag depends on that list. Nothing here decides where a flow begins or ends. State is a row of ANALYSIS with
+the index of the LIVE row; sequence numbers in it count from the base of their direction, so that the base is 0 and the
+first octet of payload 1, and 0 as a highest number means none yet.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: 
     behind = sequence_difference(near["next_seq"], seq)
     if length > U64(1) and behind == U64(1):  # the octet before it may have been a window probe
         return U64(0)
-    if length > U64(0) and U64(far["acked"]) != U64(0) and not comes_before(far["acked"], seq + length):
+    if length > U64(0) and not comes_before(far["acked"], seq + length):
         return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
     since_ns = time_ns - far["acked_ns"]
     if U64(far["duplicate_acks"]) >= U64(2) and U64(far["acked"]) == seq and 0 <= since_ns < _FAST_NS:
@@ -326,7 +326,9 @@ def analyse_segment(
         reused: Whether it is a SYN that opened a flow in place of another one.
         mark: MARK row of the frame; `analysis` and `duplicate_ack` are filled.
     """
-    if U64(packet["bits"]) & U64(_NEEDED | FRAGMENT) != U64(_NEEDED) or not U64(packet["options"]) & U64(WHOLE_TCP_HEADER):
+    if U64(packet["bits"]) & U64(_NEEDED | FRAGMENT) != U64(_NEEDED):
+        return
+    if U64(packet["options"]) & U64(WHOLE_TCP_HEADER) == U64(0):
         return
     near = deep["high"] if upside else deep["low"]
     far = deep["low"] if upside else deep["high"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.flows import EndCause, FlowSet
+from traceflow.flows import ANALYSED, ANALYSIS_FLAGS, EndCause, FlowSet
 from traceflow.labels import flow_label
 from traceflow.packets import FINER_THAN_MICROSECONDS
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
@@ -27,6 +27,7 @@ CHUNK_FLOWS = 8192
 
 _TCP = 6
 _CAUSES = {int(cause): cause.text for cause in EndCause}
+_ANALYSED = (*ANALYSIS_FLAGS, *(name for name in ANALYSED.names or () if name != "counts"), "rtt_mean_ns")
 _WITHOUT_FRAMES = ("first_ns", "last_ns", "opened_ns", "opened_frame")
 
 
@@ -81,6 +82,8 @@ def _half(side: str, part: str) -> Callable[[_Chunk], list[Any]]:
 
     def column(chunk: _Chunk) -> list[Any]:
         half = chunk.rows[side]
+        if part in _ANALYSED:
+            return _analysed(chunk, side, part)
         if part in FLAG_NAMES:
             cells: list[Any] = half["flags"][:, FLAG_NAMES.index(part)].tolist()
             return blank_where(chunk.rows["protocol"] != _TCP, cells)
@@ -92,6 +95,28 @@ def _half(side: str, part: str) -> Callable[[_Chunk], list[Any]]:
         return cells
 
     return column
+
+
+def _analysed(chunk: _Chunk, side: str, part: str) -> list[Any]:
+    """A column of what the TCP analysis found in a direction."""
+    found = chunk.rows[side]["analysed"]
+    empty = chunk.rows["analysed"] == 0
+    if part in ANALYSIS_FLAGS:
+        return blank_where(empty, found["counts"][:, ANALYSIS_FLAGS.index(part)].tolist())
+    if part == "rtt_samples":
+        return blank_where(empty, found[part].tolist())
+    if part in ("rtt_sum_ns", "rtt_mean_ns"):
+        samples = found["rtt_samples"].astype(np.int64)
+        values = found["rtt_sum_ns"] // np.maximum(samples, 1) if part == "rtt_mean_ns" else found["rtt_sum_ns"]
+        return blank_where(empty | (samples == 0), values.tolist())
+    if part.startswith("rtt_"):
+        return blank_where(empty | (found["rtt_samples"] == 0), found[part].tolist())
+    return blank_where(empty | (found[part] < 0), found[part].tolist())
+
+
+def _handshake(name: str) -> Callable[[_Chunk], list[Any]]:
+    """A time of the handshake; frames out of time order make it negative, so -1 alone does not tell."""
+    return lambda chunk: blank_where(chunk.rows[name] == -1, chunk.rows[name].tolist())
 
 
 def _plain(name: str) -> Callable[[_Chunk], list[Any]]:
@@ -146,6 +171,8 @@ _SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
     "ip_octets": _sum("ip_octets"),
     "payload_octets": _sum("payload_octets"),
     "end_cause": lambda chunk: [_CAUSES[cause] for cause in chunk.rows["end_cause"].tolist()],
+    "syn_to_syn_ack_ns": _handshake("syn_to_syn_ack_ns"),
+    "syn_ack_to_ack_ns": _handshake("syn_ack_to_ack_ns"),
     "label": lambda chunk: [flow_label(row) for row in chunk.rows],
     "frames": lambda chunk: _ranges(chunk, None),
     "orig_frames": lambda chunk: _ranges(chunk, "orig"),
