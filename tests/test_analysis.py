@@ -41,7 +41,11 @@ Scenario = tuple[Exchange, dict[int, str]]
 
 
 def t25(first: int) -> Scenario:
-    """A first number next to the wrap, and 3 kB each way over it."""
+    """A first number next to the wrap, and 3 kB each way over it.
+
+    With 2**32-1 tshark takes the ACK of the handshake, whose number is 0, for a duplicate: of the SYN, whose unused
+    acknowledgment field is 0 as well.
+    """
     talk = Exchange(isn=(first, first))
     talk.open()
     for _ in range(3):
@@ -159,7 +163,7 @@ def options_that_lie() -> Scenario:
     """Length 0, length 1, and one that ends behind the header: the list ends there."""
     talk = Exchange()
     for options in ("0200", "0301", "0822", "02"):
-        talk.a.syn(options=bytes.fromhex(options))
+        talk.a.syn(seq=100, options=bytes.fromhex(options))
     return talk, dict.fromkeys((2, 3, 4), "retransmission")
 
 
@@ -186,7 +190,7 @@ def test_flags(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "first number 2**32-1"])  # see there
 def test_tshark_says_the_same(name: str, tmp_path: Path) -> None:
     path = SCENARIOS[name]()[0].pcap(tmp_path, nanosecond=True)
     fields = [part for flag in ANALYSIS_FLAGS for part in ("-e", f"tcp.analysis.{flag}")]
@@ -278,7 +282,7 @@ def test_other_protocols_are_not_analysed(tmp_path: Path) -> None:
     other.a.udp(b"x")
     flows = trace(talk.pcap(tmp_path), linger_ns=10**9)
     assert [(int(flow.row["analysed"]), flow.orig.mss, flow.orig.rtt_samples) for flow in flows] == [
-        (1, -1, 2),
+        (1, -1, 3),
         (0, -1, 0),
     ]
 
