@@ -1,7 +1,7 @@
 """What tshark 4.0.17 said of the captures beside the checkout (`oracle/tshark`), held against profile `tshark`.
 
-Used by test_tshark.py (a sample) and corpus/test_tshark_corpus.py (all). Frames that decode does not hand out as TCP are
-left out, by reason; differences that are meant stand in `tshark_differences.tsv` (capture, frame, what, reason).
+Used by test_tshark.py (a sample) and corpus/test_tshark_corpus.py (all). Frames that decode does not hand out as TCP
+are left out, by reason; differences that are meant stand in `tshark_differences.tsv` (capture, frame, what, reason).
 """
 
 from __future__ import annotations

@@ -235,7 +235,8 @@ def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: 
     behind = sequence_difference(near["next_seq"], seq)
     if length > U64(1) and behind == U64(1):  # the octet before it may have been a window probe
         return U64(0)
-    if length > U64(0) and not comes_before(far["acked"], seq + length):
+    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0)
+    if length > U64(0) and answered and not comes_before(far["acked"], seq + length):
         return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
     since_ns = time_ns - far["acked_ns"]
     if U64(far["duplicate_acks"]) >= U64(2) and U64(far["acked"]) == seq and 0 <= since_ns < _FAST_NS:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tshark_oracle import FLAGS, Comparison, captures, compare
 
+from traceflow.packets import Verdict
 from traceflow.pipeline import trace
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -48,5 +49,8 @@ def test_the_big_mix(tmp_path: Path) -> None:
     ours[numbers.astype(np.int64)] = np.repeat(np.arange(1, len(flows) + 1), np.diff(offsets.astype(np.int64)))
     pairs = np.unique(np.stack([theirs[:, 1], ours[theirs[:, 0]]]), axis=1)
     tcp = int((flows.columns["protocol"] == 6).sum())
+    # Frame 572254, a flow of its own, lost its ports when the capture was cut to 96 octets; the oracle is of the whole.
+    assert flows.account.verdicts[Verdict.TRUNCATED_PORTS] == 1
+    tcp += 1
     assert (tcp, pairs.shape[1]) == (106_829, len(np.unique(theirs[:, 1])))
     assert len(np.unique(pairs[1])) == pairs.shape[1]
