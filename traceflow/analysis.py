@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
 from traceflow.flows import ANALYSED, ANALYSIS_FLAGS
-from traceflow.live import cache_line_rows
+from traceflow.live import as_octets, cache_line_rows
 from traceflow.packets import (
     ACK_KNOWN,
     FLAGS_KNOWN,
@@ -379,7 +379,8 @@ def analyse_segment(
 def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
     """ANALYSED[k] of one end of the key."""
     side = gone[end]
-    results: npt.NDArray[np.void] = side["results"].copy()
+    results = np.zeros(len(gone), ANALYSED)
+    as_octets(results)[:] = as_octets(side["results"])
     window = side["window"].astype(np.int64)
     window[window == _NO_WINDOW] = -1
     results["last_window"] = window
@@ -401,9 +402,11 @@ def assemble_analysis(gone: npt.NDArray[np.void], flows: npt.NDArray[np.void]) -
     tcp = flows["protocol"] == 6
     upper = flows["upper_originates"] != 0
     low, high = _results(gone, "low"), _results(gone, "high")
-    fresh = _FRESH["low"]["results"]
-    flows["orig"]["analysed"] = np.where(tcp, np.where(upper, high, low), fresh)
-    flows["resp"]["analysed"] = np.where(tcp, np.where(upper, low, high), fresh)
+    for results in (low, high):
+        results[~tcp] = _FRESH["low"]["results"]
+    low, high = as_octets(low), as_octets(high)
+    as_octets(flows["orig"]["analysed"])[:] = np.where(upper, high, low)
+    as_octets(flows["resp"]["analysed"])[:] = np.where(upper, low, high)
     flows["analysed"] = tcp
     for name in ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
         flows[name] = np.where(tcp, gone[name], -1)
@@ -412,6 +415,6 @@ def assemble_analysis(gone: npt.NDArray[np.void], flows: npt.NDArray[np.void]) -
 def without_analysis(flows: npt.NDArray[np.void]) -> None:
     """Enter "not known" into FLOW rows: FLOW[k]; changed."""
     for side in ("orig", "resp"):
-        flows[side]["analysed"] = _FRESH["low"]["results"]
+        as_octets(flows[side]["analysed"])[:] = as_octets(_FRESH["low"]["results"])
     for name in ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
         flows[name] = -1

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from traceflow.flows import FLOW, HALF, reason_of_causes
 
-__all__ = ["LIVE", "assemble_flows", "cache_line_rows", "live_rows"]
+__all__ = ["LIVE", "as_octets", "assemble_flows", "cache_line_rows", "live_rows"]
 
 _LINE = 64  # octets of a cache line on x86-64 and most ARM; on others rows are merely aligned well
 
@@ -84,6 +84,11 @@ def cache_line_rows(count: int, row: np.dtype[np.void]) -> npt.NDArray[np.void]:
     return octets[start : start + count * row.itemsize].view(row)
 
 
+def as_octets(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """The same rows without their columns: NumPy copies such a row at once, and one with columns part by part."""
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
+
+
 def live_rows(count: int) -> npt.NDArray[np.void]:
     """LIVE[count], all zero, the first row at the start of a cache line."""
     return cache_line_rows(count, LIVE)
@@ -109,7 +114,7 @@ def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         flows[f"{side}_addr"][:, 0] = np.where(upper, gone[f"{near}_hi"], gone[f"{far}_hi"])
         flows[f"{side}_addr"][:, 1] = np.where(upper, gone[f"{near}_lo"], gone[f"{far}_lo"])
         flows[f"{side}_port"] = np.where(upper, gone[f"{near}_port"], gone[f"{far}_port"])
-        flows[side] = np.where(upper, halves[near], halves[far])
+        as_octets(flows[side])[:] = np.where(upper, as_octets(halves[near]), as_octets(halves[far]))
     orig, resp = flows["orig"], flows["resp"]
     both = (orig["packets"] > 0) & (resp["packets"] > 0)
     some = np.where(orig["packets"] > 0, orig, resp)
