@@ -39,10 +39,10 @@ HOUSE = ROOT / "traceflow"
 
 LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
-    ("tcp", "options", "labels", "framelists", "keys", "timeouts"),
+    ("tcp", "states", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
     ("live",),
-    ("decode", "sources"),
+    ("decode", "checksums", "sources"),
     ("table",),
     ("pipeline",),
     ("sinks", "adapters"),

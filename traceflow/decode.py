@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, kernel
-from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, FRAGMENT, SEQ_KNOWN, Verdict
+from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, FRAGMENT, SEQ_KNOWN, WINDOW_KNOWN, Verdict
 
 __all__ = ["LINKS", "decode", "decode_batch"]
 
@@ -297,6 +297,7 @@ def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
         header = max(header, (U64(b[at + U64(12)]) >> U64(4)) << U64(2))
     if n >= o + U64(16):
         row["window"] = _u16(b, at + U64(14))
+        bits |= U64(WINDOW_KNOWN)
     row["bits"] = bits
     return header
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 __all__ = [
     "ACK_KNOWN",
+    "BAD_CHECKSUM",
     "FINER_THAN_MICROSECONDS",
     "FLAGS_KNOWN",
     "FRAGMENT",
@@ -26,6 +27,7 @@ __all__ = [
     "PACKET",
     "SEQ_KNOWN",
     "TIME_MAX_NS",
+    "WINDOW_KNOWN",
     "Batch",
     "Interface",
     "Verdict",
@@ -78,6 +80,8 @@ class Verdict(enum.IntEnum):
     """A fragment of TCP or UDP that is not the first: it carries no ports."""
     NOT_TCP = 8
     """Another protocol than TCP, in a profile that traces TCP only."""
+    BAD_IP_CHECKSUM = 9
+    """The checksum of the IPv4 header is wrong, where checksums are verified."""
 
     @property
     def text(self) -> str:
@@ -93,6 +97,10 @@ FLAGS_KNOWN = 4
 """Bit of PACKET `bits`: the TCP flags (and with them the data offset) were captured."""
 FRAGMENT = 8
 """Bit of PACKET `bits`: the IP packet is a fragment (the first one, or of a protocol without ports)."""
+BAD_CHECKSUM = 16
+"""Bit of PACKET `bits`: the checksum behind IP was verified and is wrong (`checksums.py`)."""
+WINDOW_KNOWN = 32
+"""Bit of PACKET `bits`: `window` was captured."""
 
 PACKET = np.dtype(
     [
@@ -105,7 +113,7 @@ PACKET = np.dtype(
         ("protocol", "u1"),  # IANA protocol number of the payload of IP
         ("ip_version", "u1"),  # 4 or 6; 0 where there is no IP packet
         ("verdict", "u1"),  # a Verdict
-        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT
+        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT | BAD_CHECKSUM | WINDOW_KNOWN
         ("seq", "u4"),  # TCP sequence number
         ("ack", "u4"),  # TCP acknowledgment number
         ("window", "u2"),  # TCP window as sent (unscaled)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch
 from traceflow.errors import IncompleteWarning
 from traceflow.flows import FLOW, Account, FlowSet
@@ -59,6 +60,7 @@ class Run:
     def __init__(self, captures: Captures, options: Options) -> None:
         self.captures = captures
         self.table = FlowTable(options)
+        self._checksums = options.checksums
         self._stopped = False
         self._interrupted = False
 
@@ -73,6 +75,8 @@ class Run:
             if len(rows) < len(batch.frames):
                 rows = np.zeros(len(batch.frames), PACKET)
             packets = decode_batch(batch.octets, batch.frames, rows)
+            if self._checksums:
+                verify_batch(batch.octets, batch.frames, packets)
             marks = self.table.track(batch.frames, packets, batch.first_number)
             yield Step(batch, packets, marks, self.table.drain())
             if self._stopped:
