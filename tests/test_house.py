@@ -39,7 +39,7 @@ HOUSE = ROOT / "traceflow"
 
 LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
-    ("tcp", "states", "options", "labels", "framelists", "keys", "timeouts"),
+    ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
     ("live",),
     ("decode", "checksums", "sources"),
@@ -63,6 +63,7 @@ WHOLE_HOUSE = {
     "fixtures": "the captures of fixtures/ are what their script makes",
     "chunking": "batches and reads of any size give the same results",
     "scenarios": "the cases of the fixtures through the whole program",
+    "zeek": "profile zeek against the connection logs that Zeek's own tests expect",
     "benchmarks": "the makers of synthetic captures",
 }
 """Test files that belong to no single room, and what they are about."""

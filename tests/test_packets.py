@@ -26,6 +26,7 @@ def test_texts_of_verdicts() -> None:
         "malformed ip",
         "fragment without ports",
         "not tcp",
+        "bad ip checksum",
     ]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from traceflow.adapters import from_dpkt, from_octets, from_scapy
+    from traceflow.connstates import ConnState
     from traceflow.errors import TraceflowError
     from traceflow.flows import EndCause, EndReason, Flow, FlowSet
     from traceflow.options import PROFILES, Options
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROFILES",
+    "ConnState",
     "EndCause",
     "EndReason",
     "Flow",
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "PROFILES": "options",
+    "ConnState": "connstates",
     "EndCause": "flows",
     "EndReason": "flows",
     "Flow": "flows",

@@ -1,8 +1,8 @@
 """Checksums of IPv4, TCP, UDP, ICMP and ICMPv6 (RFC 1071, RFC 9293 3.1, RFC 768, RFC 4443 2.3), on request only.
 
-A checksum is judged only where everything it covers was captured: a cut frame, a fragment, and a packet without a length
-(segmentation offload) are not. Captures taken on the sending machine often hold checksums that the network card had
-yet to fill in; therefore nothing is verified unless asked. Nothing here looks at flows, and nothing is dropped: a
+A checksum is judged only where everything it covers was captured: a cut frame, a fragment, and a packet without a
+length (segmentation offload) are not. Captures taken on the sending machine often hold checksums that the network card
+had yet to fill in; therefore nothing is verified unless asked. Nothing here looks at flows, and nothing is dropped: a
 wrong IPv4 header becomes a Verdict, a wrong checksum behind it a bit of the PACKET row.
 """
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.connstates import ConnState
 from traceflow.errors import TraceflowError
 from traceflow.framelists import FrameMap
 from traceflow.labels import Address, address, address_texts, flow_label
 from traceflow.packets import Interface, Verdict
 from traceflow.protocols import protocol_name
-from traceflow.states import HISTORY_OCTETS, ConnState
+from traceflow.states import HISTORY_OCTETS
 from traceflow.tcp import FLAG_NAMES
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.connstates import conn_states, histories
 from traceflow.flows import FLOW, HALF, reason_of_causes
-from traceflow.states import HISTORY_OCTETS, SIDE, conn_states, histories
+from traceflow.states import HISTORY_OCTETS, SIDE
 
 __all__ = ["LIVE", "assemble_flows", "live_rows"]
 

@@ -36,7 +36,7 @@ class Options:
         idle_timeout_tcp_ns: Silence after which a TCP flow ends, in nanoseconds of packet time; None: never.
         idle_timeout_other_ns: The same for other protocols.
         linger_ns: How long a closed TCP flow keeps its key for frames that trail the close.
-        linger_from: What the linger time counts from: the flow's `last frame`, or its `close`.
+        wait_from: What the linger time counts from: the flow's `last frame`, or its `close`.
         attempt_timeout_ns: How long a SYN without answer waits, counted from the first SYN; None: as other TCP flows.
         handshake_timeout_ns: Silence after which a TCP flow ends that is not yet established; None: as others.
         checksums: Checksums are verified: a bad one of IPv4 is a Verdict, a bad one behind it counts, but says nothing
@@ -54,7 +54,7 @@ class Options:
     idle_timeout_tcp_ns: int | None = 300 * SECOND_NS
     idle_timeout_other_ns: int | None = 60 * SECOND_NS
     linger_ns: int = 60 * SECOND_NS
-    linger_from: Literal["last frame", "close"] = "last frame"
+    wait_from: Literal["last frame", "close"] = "last frame"
     attempt_timeout_ns: int | None = None
     handshake_timeout_ns: int | None = None
     checksums: bool = False
@@ -83,7 +83,7 @@ _CHOICES = {
     "direction": ("syn", "first", "ports"),
     "reuse": ("sender", "originator"),
     "tcp_end": ("both", "states", "fin", "never"),
-    "linger_from": ("last frame", "close"),
+    "wait_from": ("last frame", "close"),
 }
 
 LIKELY_SERVER_PORTS: dict[int, tuple[int, ...]] = {
@@ -92,7 +92,29 @@ LIKELY_SERVER_PORTS: dict[int, tuple[int, ...]] = {
         *(614, 631, 636, 989, 990, 992, 993, 995, 1080, 1433, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5060, 5222),
         *(5223, 5269, 5432, 5900, 6379, 6666, 6667, 6668, 6669, 8000, 8080, 8888, 20000),
     ),
-    17: (53, 67, 88, 123, 137, 161, 162, 443, 514, 1812, 2123, 2152, 3544, 3389, 4789, 5060, 5072, 5353, 5355, 6081, 20000),
+    17: (
+        53,
+        67,
+        88,
+        123,
+        137,
+        161,
+        162,
+        443,
+        514,
+        1812,
+        2123,
+        2152,
+        3544,
+        3389,
+        4789,
+        5060,
+        5072,
+        5353,
+        5355,
+        6081,
+        20000,
+    ),
 }
 """Ports of TCP and UDP that `direction="ports"` takes for a server's: those that Zeek's standard scripts name."""
 
@@ -114,7 +136,7 @@ PROFILES: dict[str, Options] = {
         reuse="originator",
         tcp_end="states",
         linger_ns=5 * SECOND_NS,
-        linger_from="close",
+        wait_from="close",
         attempt_timeout_ns=5 * SECOND_NS,
         handshake_timeout_ns=60 * SECOND_NS,
         checksums=True,

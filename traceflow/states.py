@@ -1,8 +1,9 @@
 """TCP connection state and history of a flow, with Zeek's definitions: one transition table, and what surrounds it.
 
 Every end of a connection is in one of seven states, and each segment moves them: `_MOVES` below is the table, and the
-only place that knows it. From the states at the end follows `conn_state`, from what was seen on the way the letters
-of `history`. Sources of the definitions: RFC 9293 for segments, the documentation of Zeek's `conn.log` for both columns.
+only place that knows it. From the states at the end follows `conn_state` (connstates.py), from what was seen on the
+way the letters of `history`. Sources of the definitions: RFC 9293 for segments, the documentation of Zeek's
+`conn.log` for both columns.
 Nothing here decides where a flow begins or ends; it says what is known (`timing`, `reopens`) and `table.py` decides.
 
 Most segments are data or acknowledgments in order, which change nothing but a sequence number: they are done in a few
@@ -11,67 +12,37 @@ comparisons (`follow_segment`). All others take the long way (`_follow_rare`).
 
 from __future__ import annotations
 
-import enum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
+from traceflow.holes import ISLANDS, land, receive
 from traceflow.packets import ACK_KNOWN, BAD_CHECKSUM, FLAGS_KNOWN, SEQ_KNOWN, WINDOW_KNOWN
-from traceflow.tcp import ACK, FIN, RST, SYN, sequence_difference
+from traceflow.tcp import ACK, FIN, RST, SYN, lies_after, sequence_difference
 
 __all__ = [
+    "CLOSED",
     "CLOSING",
+    "DATA_SEEN",
+    "ESTABLISHED",
+    "HAS_FIN",
     "HISTORY_OCTETS",
+    "INACTIVE",
+    "PARTIAL",
+    "RESET",
     "SIDE",
+    "SYN_ACK_SENT",
+    "SYN_SENT",
     "TIMINGS",
-    "ConnState",
     "add_turn",
     "clear_side",
-    "conn_states",
     "finished",
     "follow_datagram",
     "follow_segment",
-    "histories",
     "reopens",
 ]
-
-
-class ConnState(enum.IntEnum):
-    """What became of a connection: the 13 values of Zeek's `conn_state`, by their names there."""
-
-    OTH = 0
-    """No SYN was seen: traffic of a connection that was open before; or another protocol than TCP and UDP."""
-    S0 = 1
-    """A SYN without any answer. UDP: only the originator sent."""
-    S1 = 2
-    """Established, not closed."""
-    SF = 3
-    """Established and closed by both sides. UDP: both sides sent."""
-    REJ = 4
-    """The SYN was answered by a RST."""
-    S2 = 5
-    """Established; the originator closed, the responder did not."""
-    S3 = 6
-    """Established; the responder closed, the originator did not."""
-    RSTO = 7
-    """Established; the originator sent a RST."""
-    RSTR = 8
-    """The responder sent a RST."""
-    RSTOS0 = 9
-    """The originator sent a SYN and then a RST, the responder no SYN+ACK."""
-    RSTRH = 10
-    """The responder sent a SYN+ACK and then a RST, the originator no SYN."""
-    SH = 11
-    """The originator sent a SYN and then a FIN, the responder no SYN+ACK."""
-    SHR = 12
-    """The responder sent a SYN+ACK and then a FIN, the originator no SYN. UDP: only the responder sent."""
-
-    @property
-    def text(self) -> str:
-        """The name in tables and files."""
-        return self.name
 
 
 # States of an end. RESET_AFTER_FIN is Zeek's `reset` too: a RST after a FIN, which the other side's FIN makes good.
@@ -123,7 +94,6 @@ def _table() -> npt.NDArray[np.uint8]:
 
 _TABLE = _table()
 
-_ISLANDS = 2
 HISTORY_OCTETS = 48
 """Letters that a history holds; where there were more, the last one is `+`."""
 
@@ -140,7 +110,7 @@ SIDE = np.dtype(
         ("gaps", "u4"),
         ("repeats", "u4"),
         ("zero_windows", "u4"),
-        ("islands", "u4", (2 * _ISLANDS,)),  # (first, behind the last) of data behind a hole, in order
+        ("islands", "u4", (2 * ISLANDS,)),  # (first, behind the last) of data behind a hole, in order
         ("state", "u1"),
         ("letters", "u1"),  # letters seen
         ("bits", "u1"),
@@ -151,7 +121,7 @@ SIDE = np.dtype(
 """State of one direction apart from what HOT holds: one cache line, touched by the segments of the long way."""
 
 # `smooth` of HOT. READY: data in order and acknowledgments change nothing but `last_seq`.
-_READY, _ACK_SEEN, _DATA_SEEN = 1, 2, 4
+_READY, _ACK_SEEN, DATA_SEEN = 1, 2, 4
 
 # `letters` of SIDE: the letters that are written once, or compared with the last of their kind.
 _SAW_SYN, _SAW_FIN, _SAW_RST, _SAW_BOTH_ENDS, _SAW_MANY = 1, 2, 4, 8, 16
@@ -160,7 +130,7 @@ _SAW_SYN, _SAW_FIN, _SAW_RST, _SAW_BOTH_ENDS, _SAW_MANY = 1, 2, 4, 8, 16
 _SPOKE = 1  # the side has sent a segment
 _START_GUESSED = 2  # `start_seq` comes from an acknowledgment
 _CLEAN = 4  # it was established before it closed
-_HAS_FIN = 8
+HAS_FIN = 8
 _RESET_FIRST = 16  # a RST was the first it sent
 
 TIMINGS = ("other", "idle", "closed", "attempt", "handshake")
@@ -176,7 +146,6 @@ _MASK = U64(0xFFFFFFFF)
 _FAR = U64(1 << 20)  # Zeek doubts numbers of SYN and RST that lie further away
 _ALL_KNOWN = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | WINDOW_KNOWN
 _LOWER = 0x20
-_TCP, _UDP = 6, 17
 
 
 @outline_kernel
@@ -197,13 +166,6 @@ def clear_side(side: Any) -> Any:
     side["letters"] = 0
     side["bits"] = 0
     side["island_count"] = 0
-
-
-@inline_kernel
-def _after(a: Any, b: Any) -> Any:
-    """Whether `a` lies behind `b`, less than 2**31 octets."""
-    distance = sequence_difference(a, b)
-    return distance != U64(0) and distance < _HALF
 
 
 @outline_kernel
@@ -245,7 +207,7 @@ def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, b
     """
     if U64(packet["flags"]) & U64(SYN | FIN | RST | ACK) == U64(ACK):
         octets = U64(packet["payload_octets"])
-        needed = U64(_READY | _DATA_SEEN) if octets else U64(_READY | _ACK_SEEN)
+        needed = U64(_READY | DATA_SEEN) if octets else U64(_READY | _ACK_SEEN)
         if (
             U64(half["smooth"]) & needed == needed
             and packet["seq"] == half["last_seq"]
@@ -261,13 +223,13 @@ def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, b
 @inline_kernel
 def follow_datagram(packet: Any, flow: Any, half: Any, upside: Any) -> Any:
     """Let a UDP datagram change the history of its flow: D and d, once for each side, and C and c."""
-    if U64(half["smooth"]) & U64(_DATA_SEEN) == U64(0) or U64(packet["bits"]) & U64(BAD_CHECKSUM):
+    if U64(half["smooth"]) & U64(DATA_SEEN) == U64(0) or U64(packet["bits"]) & U64(BAD_CHECKSUM):
         case = U64(0) if upside == (flow["upper_originates"] != 0) else U64(_LOWER)
         side = flow["high_side"] if upside else flow["low_side"]
         if U64(packet["bits"]) & U64(BAD_CHECKSUM):
             _checksum(flow, side, case)
         else:
-            half["smooth"] = U64(half["smooth"]) | U64(_DATA_SEEN)
+            half["smooth"] = U64(half["smooth"]) | U64(DATA_SEEN)
             _add(flow, U64(ord("D")) | case)
 
 
@@ -309,7 +271,7 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
     guessed = U64(side["bits"]) & U64(_START_GUESSED) != U64(0)
     if event == U64(_SYN) and state == U64(INACTIVE) and guessed and seq == U64(side["start_seq"]):
         event = U64(_SYN_KNOWN)
-    _begin(half, side, flags, seq, behind)
+    _begin(half, side, flags, seq)
     before = sequence_difference(seq, side["start_seq"]) >= _HALF and half["payload_octets"] < _HALF
     _write_letters(flow, half, side, flags, sequence_difference(seq, side["start_seq"]), octets, case)
     zero_window = packet["window"] == 0 and known & U64(WINDOW_KNOWN) != U64(0)
@@ -318,7 +280,7 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
         if _is_power_of_ten(U64(side["zero_windows"])):
             _add(flow, U64(ord("W")) | case)
     if flags & U64(FIN):
-        side["bits"] = U64(side["bits"]) | U64(_HAS_FIN)
+        side["bits"] = U64(side["bits"]) | U64(HAS_FIN)
         side["fin_seq"] = behind
     acknowledges = flags & U64(ACK) != U64(0) and known & U64(ACK_KNOWN) != U64(0)
     ack = U64(packet["ack"])
@@ -332,8 +294,9 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
             acknowledges = False
         elif sequence_difference(ack, peer["start_seq"]) >= _HALF and other["payload_octets"] < _HALF:
             acknowledges = False  # before its first octet
-        elif flags & U64(RST) == U64(0) and _after(ack, peer["acked_seq"]):
-            if ack != U64(0) or sequence_difference(ack, peer["acked_seq"]) <= _FAR:
+        elif flags & U64(RST) == U64(0) and lies_after(ack, peer["acked_seq"]):
+            broken = ack == U64(0) and sequence_difference(ack, peer["acked_seq"]) > _FAR
+            if not broken:
                 peer["acked_seq"] = ack
     if _advance(half, side, state, flags, behind) and octets:
         side["repeats"] += U64(1)
@@ -352,7 +315,7 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
         _acknowledge(flow, other, peer, side, ack, case ^ U64(_LOWER))
     if octets and not before and flags & U64(RST) == U64(0):
         first = (seq + U64(1)) & _MASK if flags & U64(SYN) else seq
-        _receive(side, first, (first + octets) & _MASK)
+        receive(side, first, (first + octets) & _MASK)
     _settle(flow, half, other, side, peer)
 
 
@@ -360,7 +323,7 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
 def _catch_up(half: Any, side: Any) -> Any:
     """Move `next_seq` over what came on the short way."""
     if U64(half["smooth"]) & U64(_READY):
-        before = U64(1) if U64(side["bits"]) & U64(_HAS_FIN) else U64(0)
+        before = U64(1) if U64(side["bits"]) & U64(HAS_FIN) else U64(0)
         side["next_seq"] = sequence_difference(half["last_seq"], before)
 
 
@@ -392,7 +355,7 @@ def _event(flags: Any, octets: Any) -> Any:
 
 
 @inline_kernel
-def _begin(half: Any, side: Any, flags: Any, seq: Any, behind: Any) -> Any:
+def _begin(half: Any, side: Any, flags: Any, seq: Any) -> Any:
     """Set where the numbers of a side begin: at its first segment, and anew at a SYN with another number."""
     state = U64(side["state"])
     syn = flags & U64(SYN) != U64(0)
@@ -400,7 +363,7 @@ def _begin(half: Any, side: Any, flags: Any, seq: Any, behind: Any) -> Any:
         side["start_seq"] = seq if syn else sequence_difference(seq, U64(1))
         side["acked_seq"] = side["start_seq"]
         side["next_seq"] = (U64(side["start_seq"]) + U64(1)) & _MASK
-        half["last_seq"] = behind if syn else seq
+        half["last_seq"] = seq
         side["bits"] = U64(side["bits"]) & U64(0xFF ^ _START_GUESSED)
         if flags & U64(RST):
             side["bits"] = U64(side["bits"]) | U64(_RESET_FIRST)
@@ -412,7 +375,7 @@ def _begin(half: Any, side: Any, flags: Any, seq: Any, behind: Any) -> Any:
             side["acked_seq"] = seq
             side["next_seq"] = (seq + moved) & _MASK
             side["island_count"] = 0
-            half["last_seq"] = behind
+            half["last_seq"] = seq
 
 
 @outline_kernel
@@ -445,7 +408,7 @@ def _write_letters(flow: Any, half: Any, side: Any, flags: Any, relative: Any, o
         seen |= U64(_SAW_RST)
         side["last_rst"] = relative
     else:
-        letter, bit = (U64(ord("D")), U64(_DATA_SEEN)) if octets else (U64(ord("A")), U64(_ACK_SEEN))
+        letter, bit = (U64(ord("D")), U64(DATA_SEEN)) if octets else (U64(ord("A")), U64(_ACK_SEEN))
         if U64(half["smooth"]) & bit == U64(0) and (octets or flags & U64(ACK)):
             half["smooth"] = U64(half["smooth"]) | bit
             _add(flow, letter | case)
@@ -492,82 +455,31 @@ def _is_clean(side: Any) -> Any:
 @outline_kernel
 def _acknowledge(flow: Any, half: Any, side: Any, peer: Any, ack: Any, case: Any) -> Any:
     """An acknowledgment of `side`'s octets: those of them that were never seen are gaps."""
-    if U64(side["bits"]) & U64(_HAS_FIN) and not _after(side["fin_seq"], ack):
+    if U64(side["bits"]) & U64(HAS_FIN) and not lies_after(side["fin_seq"], ack):
         ack = sequence_difference(side["fin_seq"], U64(1))
-    if not _after(ack, side["next_seq"]):
+    if not lies_after(ack, side["next_seq"]):
         return
     if flow["partial"] and sequence_difference(ack, side["start_seq"]) <= U64(2):
         return  # the first octet of a flow met in mid-connection may be a keep-alive's
     clean = _is_clean(side) and _is_clean(peer)
-    while _after(ack, side["next_seq"]):
+    while lies_after(ack, side["next_seq"]):
         if clean:
             side["gaps"] += U64(1)
             if _is_power_of_ten(U64(side["gaps"])):
                 _add(flow, U64(ord("G")) | case)
-        if side["island_count"] and _after(ack, side["islands"][U64(0)]):
+        if side["island_count"] and lies_after(ack, side["islands"][U64(0)]):
             side["next_seq"] = side["islands"][U64(0)]
-            _land(side)
+            land(side)
         else:
             side["next_seq"] = ack
-            _land(side)
-
-
-@inline_kernel
-def _land(side: Any) -> Any:
-    """Take up the islands that `next_seq` has reached."""
-    islands = side["islands"]
-    while side["island_count"] and not _after(islands[U64(0)], side["next_seq"]):
-        if _after(islands[U64(1)], side["next_seq"]):
-            side["next_seq"] = islands[U64(1)]
-        islands[U64(0)] = islands[U64(2)]
-        islands[U64(1)] = islands[U64(3)]
-        side["island_count"] -= U64(1)
-
-
-@outline_kernel
-def _receive(side: Any, first: Any, behind: Any) -> Any:
-    """Note data of a side: in order it moves `next_seq`, behind a hole it is an island.
-
-    Two islands are kept; what lies between a second one and later data counts as seen.
-    """
-    if not _after(behind, side["next_seq"]):
-        return
-    if not _after(first, side["next_seq"]):
-        side["next_seq"] = behind
-        _land(side)
-        return
-    islands = side["islands"]
-    if side["island_count"] == 0:
-        islands[U64(0)], islands[U64(1)] = first, behind
-        side["island_count"] = 1
-    elif not _after(first, islands[U64(1)]) and not _after(islands[U64(0)], behind):  # touches the first
-        if _after(islands[U64(0)], first):
-            islands[U64(0)] = first
-        if _after(behind, islands[U64(1)]):
-            islands[U64(1)] = behind
-        if side["island_count"] == U64(2) and not _after(islands[U64(2)], islands[U64(1)]):
-            if _after(islands[U64(3)], islands[U64(1)]):
-                islands[U64(1)] = islands[U64(3)]
-            side["island_count"] = 1
-    elif side["island_count"] == 1:
-        if _after(islands[U64(0)], behind):
-            islands[U64(2)], islands[U64(3)] = islands[U64(0)], islands[U64(1)]
-            islands[U64(0)], islands[U64(1)] = first, behind
-        else:
-            islands[U64(2)], islands[U64(3)] = first, behind
-        side["island_count"] = 2
-    else:
-        if _after(islands[U64(2)], first):
-            islands[U64(2)] = first
-        if _after(behind, islands[U64(3)]):
-            islands[U64(3)] = behind
+            land(side)
 
 
 @inline_kernel
 def _in_order(half: Any, side: Any) -> Any:
     """Whether nothing of a side is missing."""
     expected = U64(half["last_seq"])
-    if U64(side["bits"]) & U64(_HAS_FIN):
+    if U64(side["bits"]) & U64(HAS_FIN):
         expected = sequence_difference(expected, U64(1))
     return side["island_count"] == 0 and expected == U64(side["next_seq"])
 
@@ -643,77 +555,3 @@ def reopens(packet: Any, flow: Any) -> Any:
         return False
     reversed_order = U64(orig["state"]) == U64(SYN_ACK_SENT) and U64(resp["state"]) == U64(INACTIVE)
     return not (reversed_order and packet["seq"] == resp["start_seq"])
-
-
-def histories(gone: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
-    """The histories of LIVE[k]: S48[k]."""
-    letters = np.ascontiguousarray(gone["history"])
-    letters[np.arange(HISTORY_OCTETS) >= gone["letters"][:, None]] = 0
-    texts: npt.NDArray[np.bytes_] = letters.view(f"S{HISTORY_OCTETS}").reshape(-1)
-    return texts
-
-
-def _no_octets(half: npt.NDArray[np.void], side: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-    """Whether the numbers of a side leave no room for data: neither sent nor acknowledged, SYN and FIN apart."""
-    sent = (half["last_seq"] - side["start_seq"]).view(np.int32)
-    acked = (side["acked_seq"] - side["start_seq"]).view(np.int32)
-    control = 1 + ((side["bits"] & _HAS_FIN) != 0)
-    none: npt.NDArray[np.bool_] = np.maximum(sent, acked) <= control
-    return none
-
-
-def _syn_then_rst(history: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
-    """Whether the originator sent a SYN and a RST, and none of its letters H A F G I Q stands between them."""
-    letters = np.ascontiguousarray(history).view(np.uint8).reshape(len(history), -1)
-    letters = np.where((letters[:, :1] == ord("^")), np.roll(letters, -1, axis=1), letters)
-    resets = letters == ord("R")
-    first_reset = np.where(resets.any(axis=1), resets.argmax(axis=1), HISTORY_OCTETS)
-    others = np.isin(letters, np.frombuffer(b"HAFGIQ", np.uint8))
-    first_other = np.where(others.any(axis=1), others.argmax(axis=1), HISTORY_OCTETS)
-    answer: npt.NDArray[np.bool_] = (letters[:, 0] == ord("S")) & (first_reset < first_other)
-    return answer
-
-
-def conn_states(gone: npt.NDArray[np.void], history: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
-    """The ConnState of LIVE rows.
-
-    Args:
-        gone: LIVE[k].
-        history: Their histories.
-
-    Returns:
-        uint8[k].
-    """
-    upper = gone["upper_originates"] != 0
-    low, high = gone["low_side"]["state"], gone["high_side"]["state"]
-    orig, resp = np.where(upper, high, low), np.where(upper, low, high)
-    orig, resp = np.minimum(orig, RESET), np.minimum(resp, RESET)
-    orig_silent = (orig == INACTIVE) | (orig == PARTIAL)
-    resp_silent = (resp == INACTIVE) | (resp == PARTIAL)
-    attempted = (orig == SYN_SENT) | (orig == SYN_ACK_SENT)
-    empty = _no_octets(gone["low"], gone["low_side"]) & _no_octets(gone["high"], gone["high_side"])
-    rules = (
-        ((resp == RESET) & (attempted | ((orig == RESET) & empty)), ConnState.REJ),
-        ((resp == RESET) & orig_silent, ConnState.RSTRH),
-        (resp == RESET, ConnState.RSTR),
-        ((orig == RESET) & ~resp_silent, ConnState.RSTO),
-        ((orig == RESET) & _syn_then_rst(history), ConnState.RSTOS0),
-        (orig == RESET, ConnState.OTH),
-        ((orig == CLOSED) & (resp == CLOSED), ConnState.SF),
-        ((orig == CLOSED) & resp_silent, ConnState.SH),
-        (orig == CLOSED, ConnState.S2),
-        ((resp == CLOSED) & orig_silent, ConnState.SHR),
-        (resp == CLOSED, ConnState.S3),
-        ((orig == SYN_SENT) & (resp == INACTIVE), ConnState.S0),
-        ((orig == ESTABLISHED) & (resp == ESTABLISHED), ConnState.S1),
-    )
-    states = np.select([rule for rule, _ in rules], [np.uint8(state) for _, state in rules], np.uint8(ConnState.OTH))
-    spoke = {end: (gone[end]["smooth"] & _DATA_SEEN) != 0 for end in ("low", "high")}
-    asked = np.where(upper, spoke["high"], spoke["low"])
-    answered = np.where(upper, spoke["low"], spoke["high"])
-    datagrams = np.array([[ConnState.OTH, ConnState.SHR], [ConnState.S0, ConnState.SF]], np.uint8)
-    states = np.where(gone["protocol"] == _UDP, datagrams[asked.astype(int), answered.astype(int)], states)
-    found: npt.NDArray[np.uint8] = np.where(
-        np.isin(gone["protocol"], (_TCP, _UDP)), states, np.uint8(ConnState.OTH)
-    ).astype(np.uint8)
-    return found

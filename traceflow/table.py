@@ -169,8 +169,8 @@ def _open_row(state: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> A
 def _originates_by_ports(state: Any, packet: Any) -> Any:
     """Whether the first sender is the originator, judged by ports where no SYN says it.
 
-    A SYN's sender is. Otherwise the end with a server's port is the responder; where both have one, it is the lower
-    port, but that of a SYN+ACK is not asked. A UDP broadcast has no responder to turn to.
+    A SYN's sender is. Otherwise the end with a server's port is the responder, and where both have one, the lower
+    port; with UDP the first sender then stays, and where the first goes to all.
     """
     bit = U64(1) if packet["protocol"] == _TCP else U64(2)
     if packet["protocol"] != _TCP and packet["protocol"] != _UDP:
@@ -183,7 +183,7 @@ def _originates_by_ports(state: Any, packet: Any) -> Any:
     flags = U64(packet["flags"])
     if flags & U64(SYN | ACK) == U64(SYN):
         return True
-    return served and (flags & U64(SYN) != U64(0) or packet["src_port"] >= packet["dst_port"])
+    return served and packet["src_port"] >= packet["dst_port"]
 
 
 @outline_kernel
@@ -253,11 +253,10 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
             flow["closed_by"] = _RST if over == U64(2) else _FIN
             half["timing"] = CLOSING
             other["timing"] = CLOSING
-    if state["tcp_end"] == _TCP_END_BOTH and flow["closed_by"] == 0:
-        if reset or both:
-            flow["closed_by"] = _RST if reset else _FIN
-            half["timing"] = CLOSING
-            other["timing"] = CLOSING
+    if state["tcp_end"] == _TCP_END_BOTH and flow["closed_by"] == 0 and (reset or both):
+        flow["closed_by"] = _RST if reset else _FIN
+        half["timing"] = CLOSING
+        other["timing"] = CLOSING
     if state["tcp_end"] == _TCP_END_FIN and U64(packet["flags"]) & U64(FIN):
         flow["closed_by"] = _FIN
         return True
@@ -420,7 +419,7 @@ class FlowTable:
         }
         state["timeouts_ns"] = [NEVER_NS if timeouts[name] is None else timeouts[name] for name in TIMINGS]
         state["fixed"][TIMINGS.index("attempt")] = options.attempt_timeout_ns is not None
-        state["fixed"][TIMINGS.index("closed")] = options.linger_from == "close"
+        state["fixed"][TIMINGS.index("closed")] = options.wait_from == "close"
         for protocol, bit in ((_TCP, 1), (_UDP, 2)):
             state["server_ports"][list(LIKELY_SERVER_PORTS[protocol])] |= bit
         state["direction"] = _DIRECTION[options.direction]

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.connstates import ConnState
 from traceflow.flows import EndCause, FlowSet
 from traceflow.labels import flow_label
 from traceflow.packets import FINER_THAN_MICROSECONDS
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
 from traceflow.sinks.rows_fields import Field
 from traceflow.sinks.rows_text import blank_where, end_texts, range_texts, span_texts, time_texts
-from traceflow.states import ConnState
 from traceflow.tcp import BASE_KNOWN, FLAG_NAMES
 
 __all__ = ["CHUNK_FLOWS", "flow_columns"]
@@ -149,7 +149,7 @@ _SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
     "payload_octets": _sum("payload_octets"),
     "end_cause": lambda chunk: [_CAUSES[cause] for cause in chunk.rows["end_cause"].tolist()],
     "conn_state": lambda chunk: [_STATES[state] for state in chunk.rows["conn_state"].tolist()],
-    "history": lambda chunk: [history.decode("ascii") for history in chunk.rows["history"].tolist()],
+    "history": lambda chunk: [history.decode("ascii") or None for history in chunk.rows["history"].tolist()],
     "label": lambda chunk: [flow_label(row) for row in chunk.rows],
     "frames": lambda chunk: _ranges(chunk, None),
     "orig_frames": lambda chunk: _ranges(chunk, "orig"),
