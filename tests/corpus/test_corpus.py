@@ -172,24 +172,35 @@ def readable(folder: Path) -> Iterator[tuple[str, Path]]:
 @pytest.mark.filterwarnings("ignore::traceflow.errors.IncompleteWarning")
 @pytest.mark.parametrize("profile", ["default", "pcapkit"])
 def test_the_oracle_agrees(profile: str, shared: Path) -> None:
-    """Frame by frame with tests/oracle.py, which shares no code with the package: flow, verdict, ends, cause."""
+    """Frame by frame with tests/oracle.py, which shares no code with the package: flow, verdict, ends, cause.
+
+    The oracle opens no tunnels, so neither does the package here; captures that are packed, or hold frames of link
+    layers that the oracle does not know, are left out, and the rest must still be most of the corpus.
+    """
     wrong, frames = [], 0
     for name, path in readable(shared / "corpus"):
         try:
-            flows = trace(path, profile=profile)
+            flows = trace(path, profile=profile, outer=True)
         except TraceflowError:
             continue
         if name in NOT_BY_THE_ORACLE:
             continue
         result = trace_capture(path, profile=profile)
         count = flows.account.frames
-        frames += count
         numbers = (flows.frame_map.packed(np.arange(1, count + 1)) >> np.uint64(1)).tolist()
+        verdicts = {verdict.text: n for verdict, n in flows.account.verdicts.items() if n}
+        beyond = any(verdicts.get(text, 0) < result.verdicts.get(text, 0) for text in ("not ip", "unsupported link"))
+        if result.error == "not a capture" or beyond:
+            continue
+        if profile == "pcapkit":  # whether a fragment of another protocol found its ports does not matter then
+            for counts in (verdicts, result.verdicts):
+                counts["not tcp"] = counts.get("not tcp", 0) + counts.pop("fragment without ports", 0)
+        frames += count
         if numbers != result.frame_flow:
             first = [a == b for a, b in zip(numbers, result.frame_flow, strict=False)].index(False)
             wrong.append(f"{name}: {count} and {len(result.frame_flow)} frames, first to differ: {first + 1}")
-        elif {verdict.text: n for verdict, n in flows.account.verdicts.items() if n} != result.verdicts:
-            wrong.append(f"{name}: {flows.account.verdicts} and {result.verdicts}")
+        elif {text: n for text, n in verdicts.items() if n} != {text: n for text, n in result.verdicts.items() if n}:
+            wrong.append(f"{name}: {verdicts} and {result.verdicts}")
         wrong += [
             f"{name}: {flow!r} and {other}"
             for flow, other in zip(flows, result.flows, strict=False)
@@ -203,7 +214,7 @@ def test_the_oracle_agrees(profile: str, shared: Path) -> None:
 def test_tshark_agrees(shared: Path) -> None:
     """With timeouts and closing switched off, the SYN rule alone cuts TCP flows, and that is how tshark 4.0.17 numbers
     streams. Compared are the partitions of the frames that both take for TCP. What tshark alone takes for TCP lies in
-    tunnels and on link layers that decode does not pass, or completes a fragmented datagram.
+    the few tunnels and link layers that decode does not pass.
     """
     wrong, both, missed = [], 0, set()
     streams = shared / "oracle" / "tshark"
@@ -229,14 +240,12 @@ def test_tshark_agrees(shared: Path) -> None:
             wrong.append(f"{name}: {len(partitions[0])} flows, {len(partitions[1])} streams")
     assert wrong == []
     assert both > 80_000
-    assert missed == {"nDPI/tests/cfgs/default/pcap/ip_fragmented_garbage.pcap"}
+    assert missed == set()
 
 
 # --- derived captures ---------------------------------------------------------------------------------------------
 
 BASES = ("reasm_syn", "three_http", "wikipedia")
-LAYERS_OF_LATER = ("mpls", "pppoe")
-"""Link layers that decode does not pass yet: their frames are counted as not IP."""
 
 
 def partition(flows: FlowSet) -> list[tuple[list[int], list[int]]]:
@@ -257,8 +266,6 @@ def test_derived(base: str, shared: Path) -> None:
         if not result.opened:
             assert kind.rpartition(".")[2] == "snoop", kind
             assert [type(error) for error in flows.errors] == [UnsupportedCaptureError], kind
-        elif kind.startswith(LAYERS_OF_LATER):
-            assert flows.account.verdicts[Verdict.NOT_IP] == flows.account.frames > 0, kind
         elif kind.startswith("cut"):
             frames = flows.account.frames
             prefix = [[[n for n in numbers if n <= frames] for numbers in flow] for flow in wanted]
