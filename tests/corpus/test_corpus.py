@@ -28,7 +28,6 @@ from traceflow import trace
 from traceflow.errors import TraceflowError, UnsupportedCaptureError
 from traceflow.flows import FlowSet
 from traceflow.options import options_for
-from traceflow.packets import Verdict
 from traceflow.pipeline import FlowCollector, Run
 from traceflow.sources import open_source
 
