@@ -39,10 +39,10 @@ HOUSE = ROOT / "traceflow"
 
 LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
-    ("tcp", "options", "labels", "framelists", "keys", "timeouts"),
+    ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
     ("live",),
-    ("decode", "fragments", "sources"),
+    ("decode", "checksums", "fragments", "sources"),
     ("table",),
     ("pipeline",),
     ("sinks", "adapters"),
@@ -70,6 +70,7 @@ WHOLE_HOUSE = {
     "fixtures": "the captures of fixtures/ are what their script makes",
     "chunking": "batches and reads of any size give the same results",
     "scenarios": "the cases of the fixtures through the whole program",
+    "zeek": "profile zeek against the connection logs that Zeek's own tests expect",
     "benchmarks": "the makers of synthetic captures",
 }
 """Test files that belong to no single room, and what they are about."""

@@ -27,6 +27,7 @@ def test_texts_of_verdicts() -> None:
         "fragment without ports",
         "not tcp",
         "nested too deep",
+        "bad ip checksum",
     ]
 
 

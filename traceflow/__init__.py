@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from traceflow.adapters import from_dpkt, from_octets, from_scapy
+    from traceflow.connstates import ConnState
     from traceflow.errors import IncompleteWarning, TraceflowError, UsageError
     from traceflow.flows import EndCause, EndReason, Flow, FlowSet
     from traceflow.options import PROFILES, Options
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROFILES",
+    "ConnState",
     "EndCause",
     "EndReason",
     "Flow",
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "PROFILES": "options",
+    "ConnState": "connstates",
     "EndCause": "flows",
     "EndReason": "flows",
     "Flow": "flows",

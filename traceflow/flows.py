@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.connstates import ConnState
 from traceflow.errors import TraceflowError
 from traceflow.framelists import FrameMap
 from traceflow.labels import Address, address, address_texts, flow_label
 from traceflow.packets import Interface, Verdict
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
+from traceflow.states import HISTORY_OCTETS
 from traceflow.tcp import BASE_KNOWN, FLAG_NAMES
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class EndCause(enum.IntEnum):
     IDLE = 1
     """No frame for the idle timeout."""
     FIN = 2
-    """FIN from both sides (in profile pcapkit: a FIN)."""
+    """FIN from both sides (in profile pcapkit: a FIN; in profile zeek also where the other side was never heard)."""
     RST = 3
     """A RST from either side."""
     NEW_SYN = 4
@@ -117,6 +119,9 @@ FLOW = np.dtype(
         ("end_reason", "u1"),  # EndReason (IPFIX)
         ("turned", "u1"),  # 1: the originator was found to be the other end only later (Zeek's ^)
         ("upper_originates", "u1"),  # 1: the originator is the upper end of the key (see keys.py)
+        ("conn_state", "u1"),  # ConnState
+        ("partial", "u1"),  # 1: met in mid-connection (TCP)
+        ("history", f"S{HISTORY_OCTETS}"),  # letters of states.py
         ("first_ns", "i8"),  # earliest and latest time stamp of all its frames
         ("last_ns", "i8"),
         ("orig", HALF),
@@ -247,6 +252,16 @@ class Flow:
     def end_reason(self) -> EndReason:
         """Why it ended, as IPFIX counts it."""
         return EndReason(int(self.row["end_reason"]))
+
+    @property
+    def conn_state(self) -> ConnState:
+        """What became of the connection, with Zeek's definitions."""
+        return ConnState(int(self.row["conn_state"]))
+
+    @property
+    def history(self) -> str:
+        """What happened, one letter each in order, upper case for the originator; see docs/vocabulary.md."""
+        return bytes(self.row["history"]).decode("ascii")
 
     @property
     def protocol_name(self) -> str:
@@ -382,6 +397,10 @@ def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
             columns[name] = address_texts(flows[name], flows["ip_version"])
         elif name == "end_cause":
             columns[name] = [_CAUSE_TEXTS[cause] for cause in flows[name].tolist()]
+        elif name == "conn_state":
+            columns[name] = [_STATE_TEXTS[state] for state in flows[name].tolist()]
+        elif name == "history":
+            columns[name] = [history.decode("ascii") for history in flows[name].tolist()]
         elif name != "upper_originates":
             columns[name] = flows[name]
     return columns
@@ -415,3 +434,4 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
 
 _TCP = 6
 _CAUSE_TEXTS = {int(cause): cause.text for cause in EndCause}
+_STATE_TEXTS = {int(state): state.text for state in ConnState}

@@ -2,8 +2,8 @@
 
 A packet touches as few cache lines as possible, because with many live flows each of them is a trip to memory: the
 first line of a row holds the key and the timeout, the second and third what most packets of the lower and of the upper
-end change (HOT); the rest (REST) is touched when a direction opens, and by segments with rare flags. Rows begin on a
-cache line.
+end change (HOT); the rest (REST) is touched when a direction opens, and by segments with rare flags; the state of a
+connection (SIDE of states.py, and the history) by segments that may change it. Rows begin on a cache line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.connstates import conn_states, histories
 from traceflow.flows import FLOW, HALF, reason_of_causes
+from traceflow.states import HISTORY_OCTETS, SIDE
 
 __all__ = ["LIVE", "assemble_flows", "live_rows"]
 
@@ -28,6 +30,9 @@ HOT = np.dtype(
         ("base_seq", "u4"),
         ("bits", "u1"),  # state of tcp.py
         ("time_bits", "u1"),
+        ("smooth", "u1"),  # state of states.py, with last_seq and timing
+        ("timing", "u1"),  # which timeout holds for the flow, the same in both halves
+        ("last_seq", "u4"),  # behind the last octet sent
     ],
     align=True,
 )
@@ -50,18 +55,21 @@ LIVE = np.dtype(
             *("low_hi", "low_lo", "high_hi", "high_lo", "low_port", "high_port", "protocol", "ip_version"),
             *("upper_originates", "closed_by", "hashed", "heap_at", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
+            *("partial", "letters", "low_side", "high_side", "history"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
             *("u1", "u1", "u4", "u4", "i8", "u8"),
             *(HOT, HOT, REST, REST, "u1", "u1"),
+            *("u1", "u1", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
         ],
         "offsets": [
             *(0, 8, 16, 24, 32, 34, 36, 37),
             *(38, 39, 40, 44, 48, 56),
             *(64, 128, 192, 280, 368, 369),
+            *(370, 371, 384, 448, 512),
         ],
-        "itemsize": 384,
+        "itemsize": 576,
         "aligned": True,
     }
 )
@@ -74,6 +82,8 @@ LIVE = np.dtype(
 - `closed_by`: 0, or the EndCause FIN or RST of a flow that is closing.
 - `upper_originates`: 1 where the originator is the upper end; `turned`: 1 where that was found out later.
 - `cause`: EndCause of a flow that ended.
+- `partial`: 1 where the flow was met in mid-connection.
+- `letters`: how many letters `history` holds.
 """
 
 
@@ -94,10 +104,12 @@ def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         FLOW[k], in the same order.
     """
     flows = np.zeros(len(gone), FLOW)
-    for name in ("number", "protocol", "ip_version", "turned", "upper_originates"):
+    for name in ("number", "protocol", "ip_version", "turned", "partial", "upper_originates"):
         flows[name] = gone[name]
     flows["end_cause"] = gone["cause"]
     flows["end_reason"] = reason_of_causes(gone["cause"])
+    flows["history"] = histories(gone)
+    flows["conn_state"] = conn_states(gone, flows["history"])
     upper = gone["upper_originates"] != 0
     halves = {end: _halves(gone, end) for end in ("low", "high")}
     for side, near, far in (("orig", "high", "low"), ("resp", "low", "high")):
@@ -122,7 +134,7 @@ def _halves(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
     hot, rest = gone[end], gone[f"{end}_rest"]
     halves = np.zeros(len(gone), HALF)
     for name in HOT.names or ():
-        if name != "psh":
+        if name in (HALF.names or ()):
             halves[name] = hot[name]
     for name in REST.names or ():
         halves[name] = rest[name]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from traceflow.errors import UsageError, suggest
 
-__all__ = ["PROFILES", "SECOND_NS", "Options", "options_for"]
+__all__ = ["LIKELY_SERVER_PORTS", "PROFILES", "SECOND_NS", "Options", "options_for"]
 
 SECOND_NS = 1_000_000_000
 
@@ -25,12 +25,23 @@ class Options:
         directed: The key keeps its direction, so that each direction of a conversation is a flow of its own.
         tcp_only: Packets of other protocols than TCP get the Verdict NOT_TCP.
         syn_opens: A SYN without ACK that does not belong to the live flow opens a new one (flow-rules 4).
+        direction: Who is the originator: `syn` - by SYN and SYN+ACK, otherwise the first sender (flow-rules 2);
+            `first` - the first sender, unless a SYN+ACK stands before its SYN; `ports` - the same, but of flows
+            that do not open with a SYN the end without a server's port (Zeek).
+        reuse: With whose first number that of a SYN is compared to tell whether it opens a new flow: `sender` - its own
+            direction's; `originator` - Zeek's rule, see `states.reopens`.
         tcp_end: What ends a TCP flow: `both` - FIN from both sides, or a RST, and then the linger time;
+            `states` - the same, and also a FIN where the other side was never heard;
             `fin` - a FIN ends its flow at once, after its frame; `never` - only timeouts.
         idle_timeout_tcp_ns: Silence after which a TCP flow ends, in nanoseconds of packet time; None: never.
         idle_timeout_other_ns: The same for other protocols.
         linger_ns: How long a closed TCP flow keeps its key for frames that trail the close.
         outer: The flow of a packet that carries another one is that of the outermost packet, not of the innermost.
+        wait_from: What the linger time counts from: the flow's `last frame`, or its `close`.
+        attempt_timeout_ns: How long a SYN without answer waits, counted from the first SYN; None: as other TCP flows.
+        handshake_timeout_ns: Silence after which a TCP flow ends that is not yet established; None: as others.
+        checksums: Checksums are verified: a bad one of IPv4 is a Verdict, a bad one behind it counts, but says nothing
+            of the connection.
         max_flows: Live flows the table holds at most; the one nearest to its timeout is ended for a new one.
     """
 
@@ -38,22 +49,76 @@ class Options:
     directed: bool = False
     tcp_only: bool = False
     syn_opens: bool = True
-    tcp_end: Literal["both", "fin", "never"] = "both"
+    direction: Literal["syn", "first", "ports"] = "syn"
+    reuse: Literal["sender", "originator"] = "sender"
+    tcp_end: Literal["both", "states", "fin", "never"] = "both"
     idle_timeout_tcp_ns: int | None = 300 * SECOND_NS
     idle_timeout_other_ns: int | None = 60 * SECOND_NS
     linger_ns: int = 60 * SECOND_NS
     outer: bool = False
+    wait_from: Literal["last frame", "close"] = "last frame"
+    attempt_timeout_ns: int | None = None
+    handshake_timeout_ns: int | None = None
+    checksums: bool = False
     max_flows: int = 10_000_000
 
     def __post_init__(self) -> None:
-        for name in ("idle_timeout_tcp_ns", "idle_timeout_other_ns", "linger_ns"):
+        for name in _TIMEOUTS:
             value = getattr(self, name)
             if value is not None and not 0 < value < 2**62:  # so that TIME_MAX_NS plus a timeout fits 64 bits
                 raise UsageError(f"{name} is {value}; it must be above 0 and below 2**62 nanoseconds")
         if not 0 < self.max_flows <= 2**31 - 2:
             raise UsageError(f"max_flows is {self.max_flows}; it must be between 1 and {2**31 - 2}")
-        if self.tcp_end not in ("both", "fin", "never"):
-            raise UsageError(suggest("tcp_end", self.tcp_end, ("both", "fin", "never")))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(suggest(name, getattr(self, name), choices))
+
+
+_TIMEOUTS = (
+    "idle_timeout_tcp_ns",
+    "idle_timeout_other_ns",
+    "linger_ns",
+    "attempt_timeout_ns",
+    "handshake_timeout_ns",
+)
+_CHOICES = {
+    "direction": ("syn", "first", "ports"),
+    "reuse": ("sender", "originator"),
+    "tcp_end": ("both", "states", "fin", "never"),
+    "wait_from": ("last frame", "close"),
+}
+
+LIKELY_SERVER_PORTS: dict[int, tuple[int, ...]] = {
+    6: (
+        *(21, 22, 23, 25, 43, 53, 80, 81, 88, 102, 110, 135, 139, 143, 389, 443, 445, 502, 513, 514, 563, 585, 587),
+        *(614, 631, 636, 989, 990, 992, 993, 995, 1080, 1433, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5060, 5222),
+        *(5223, 5269, 5432, 5900, 6379, 6666, 6667, 6668, 6669, 8000, 8080, 8888, 20000),
+    ),
+    17: (
+        53,
+        67,
+        88,
+        123,
+        137,
+        161,
+        162,
+        443,
+        514,
+        1812,
+        2123,
+        2152,
+        3544,
+        3389,
+        4789,
+        5060,
+        5072,
+        5353,
+        5355,
+        6081,
+        20000,
+    ),
+}
+"""Ports of TCP and UDP that `direction="ports"` takes for a server's: those that Zeek's standard scripts name."""
 
 
 PROFILES: dict[str, Options] = {
@@ -67,8 +132,19 @@ PROFILES: dict[str, Options] = {
         idle_timeout_tcp_ns=None,
         idle_timeout_other_ns=None,
     ),
+    "zeek": Options(
+        profile="zeek",
+        direction="ports",
+        reuse="originator",
+        tcp_end="states",
+        linger_ns=5 * SECOND_NS,
+        wait_from="close",
+        attempt_timeout_ns=5 * SECOND_NS,
+        handshake_timeout_ns=60 * SECOND_NS,
+        checksums=True,
+    ),
 }
-"""The profiles by name: `default`, and `pcapkit`, which cuts as PyPCAPKit's TraceFlow does."""
+"""The profiles by name: `default`; `pcapkit`, which cuts as PyPCAPKit's TraceFlow does; `zeek`, as Zeek as it comes."""
 
 
 def options_for(profile: str = "default", **changes: Any) -> Options:

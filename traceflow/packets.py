@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 __all__ = [
     "ACK_KNOWN",
+    "BAD_CHECKSUM",
     "FINER_THAN_MICROSECONDS",
     "FLAGS_KNOWN",
     "FRAGMENT",
@@ -26,6 +27,7 @@ __all__ = [
     "PACKET",
     "SEQ_KNOWN",
     "TIME_MAX_NS",
+    "WINDOW_KNOWN",
     "Batch",
     "Interface",
     "Tunnel",
@@ -82,6 +84,8 @@ class Verdict(enum.IntEnum):
     """Another protocol than TCP, in a profile that traces TCP only."""
     NESTED_TOO_DEEP = 9
     """More tunnels in each other than decode opens."""
+    BAD_IP_CHECKSUM = 10
+    """The checksum of the IPv4 header is wrong, where checksums are verified."""
 
     @property
     def text(self) -> str:
@@ -122,6 +126,10 @@ FLAGS_KNOWN = 4
 """Bit of PACKET `bits`: the TCP flags (and with them the data offset) were captured."""
 FRAGMENT = 8
 """Bit of PACKET `bits`: the IP packet, or one that carries it, is a fragment."""
+BAD_CHECKSUM = 16
+"""Bit of PACKET `bits`: the checksum behind IP was verified and is wrong (`checksums.py`)."""
+WINDOW_KNOWN = 32
+"""Bit of PACKET `bits`: `window` was captured."""
 
 PACKET = np.dtype(
     [
@@ -134,7 +142,7 @@ PACKET = np.dtype(
         ("protocol", "u1"),  # IANA protocol number of the payload of IP
         ("ip_version", "u1"),  # 4 or 6; 0 where there is no IP packet
         ("verdict", "u1"),  # a Verdict
-        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT
+        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT | BAD_CHECKSUM | WINDOW_KNOWN
         ("seq", "u4"),  # TCP sequence number
         ("ack", "u4"),  # TCP acknowledgment number
         ("window", "u2"),  # TCP window as sent (unscaled)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch
 from traceflow.errors import IncompleteWarning
 from traceflow.flows import FLOW, Account, FlowSet
@@ -66,6 +67,7 @@ class Run:
         self.captures = captures
         self.table = FlowTable(options)
         self.fragments = FragmentTable()
+        self._checksums = options.checksums
         self._stopped = False
         self._interrupted = False
 
@@ -80,6 +82,8 @@ class Run:
             if len(rows) < len(batch.frames):
                 rows = np.zeros(len(batch.frames), PACKET)
             packets = decode_batch(batch.octets, batch.frames, rows, outer=self.table.options.outer)
+            if self._checksums:
+                verify_batch(batch.octets, batch.frames, packets)
             marks, late = self._track(batch, packets)
             yield Step(batch, packets, marks, self.table.drain(), late)
             if self._stopped:

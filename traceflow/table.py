@@ -20,9 +20,19 @@ from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import find_row, forget_row, hash_key, index_row, is_reversed, reindex
 from traceflow.live import assemble_flows, live_rows
-from traceflow.options import Options
-from traceflow.packets import NO_TIME, Verdict
-from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, sender_originates, turns_direction
+from traceflow.options import LIKELY_SERVER_PORTS, Options
+from traceflow.packets import BAD_CHECKSUM, NO_TIME, Verdict
+from traceflow.states import (
+    CLOSING,
+    TIMINGS,
+    add_turn,
+    clear_side,
+    finished,
+    follow_datagram,
+    follow_segment,
+    reopens,
+)
+from traceflow.tcp import ACK, FIN, SYN, count_flags, note_segment, opens_new_flow, sender_originates, turns_direction
 from traceflow.timeouts import HEAP, NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
@@ -47,23 +57,28 @@ STATE = np.dtype(
         ("clocked", "u8"),  # number of the last frame whose time is in the clock
         ("out_of_order", "u8"),  # frames with a time before the clock
         ("forward_jumps", "u8"),  # steps of the clock above an hour
-        ("idle_tcp_ns", "i8"),  # the rules, see Options
-        ("idle_other_ns", "i8"),
-        ("linger_ns", "i8"),
+        ("timeouts_ns", "i8", (len(TIMINGS),)),  # the rules, see Options
+        ("fixed", "u1", (len(TIMINGS),)),  # 1: counted from when the timeout began to hold
         ("max_flows", "u8"),
         ("directed", "u1"),
         ("tcp_only", "u1"),
         ("syn_opens", "u1"),
         ("tcp_end", "u1"),
+        ("direction", "u1"),
+        ("zeek_reuse", "u1"),
+        ("server_ports", "u1", (65536,)),  # 1: of TCP, 2: of UDP, see LIKELY_SERVER_PORTS
         ("verdicts", "u8", (len(Verdict),)),  # frames by Verdict
     ],
     align=True,
 )
 """The table apart from its rows: one record."""
 
-_TCP_END = {"never": 0, "both": 1, "fin": 2}
-_TCP_END_BOTH, _TCP_END_FIN = 1, 2
-_TCP = 6
+_TCP_END = {"never": 0, "both": 1, "fin": 2, "states": 3}
+_TCP_END_BOTH, _TCP_END_FIN, _TCP_END_STATES = 1, 2, 3
+_DIRECTION = {"first": 0, "syn": 1, "ports": 2}
+_BY_SYN, _BY_PORTS = 1, 2
+_TCP, _UDP = 6, 17
+_OTHER_TIMING, _TCP_TIMING = U64(0), U64(1)
 _HOUR_NS = 3_600_000_000_000  # flow-rules 13
 _FLOW, _NOT_TCP = int(Verdict.FLOW), int(Verdict.NOT_TCP)
 # Causes are unsigned here: an integer literal would have Numba compile `_end_row` anew for each (4 s in all).
@@ -73,6 +88,8 @@ _FIN, _RST = U64(EndCause.FIN), U64(EndCause.RST)
 # Besides the flows that are due, a frame can end one by its SYN, one for lack of room, and its own.
 _ENDED_BY_ONE_FRAME = 3
 _GONE_ROWS = 1024
+_NEW = len(TIMINGS)
+_BROADCAST = U64(0xFFFFFFFFFFFF)  # ::ffff:255.255.255.255, its lower half
 _FIRST_ROWS = 1024
 _NO_FLOWS = np.zeros(0, FLOW)
 
@@ -132,16 +149,47 @@ def _open_row(state: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> A
         flow["low_hi"], flow["low_lo"], flow["low_port"] = packet["src_hi"], packet["src_lo"], packet["src_port"]
         flow["high_hi"], flow["high_lo"], flow["high_port"] = packet["dst_hi"], packet["dst_lo"], packet["dst_port"]
     originates = True
-    if packet["protocol"] == _TCP and not state["directed"]:
-        originates = sender_originates(packet)
+    if not state["directed"]:
+        if state["direction"] == _BY_PORTS:
+            originates = _originates_by_ports(state, packet)
+        elif packet["protocol"] == _TCP and state["direction"] == _BY_SYN:
+            originates = sender_originates(packet)
     flow["upper_originates"] = 1 if upside == originates else 0
-    _clear_direction(flow["low"], flow["low_rest"])
-    _clear_direction(flow["high"], flow["high_rest"])
+    timing = _TCP_TIMING if packet["protocol"] == _TCP else _OTHER_TIMING
+    _clear_direction(flow["low"], flow["low_rest"], timing)
+    _clear_direction(flow["high"], flow["high_rest"], timing)
+    clear_side(flow["low_side"])
+    clear_side(flow["high_side"])
+    flow["partial"] = 0
+    flow["letters"] = 0
+    if not originates:
+        add_turn(flow)
     return row
 
 
 @outline_kernel
-def _clear_direction(half: Any, rest: Any) -> Any:
+def _originates_by_ports(state: Any, packet: Any) -> Any:
+    """Whether the first sender is the originator, judged by ports where no SYN says it.
+
+    A SYN's sender is. Otherwise the end with a server's port is the responder, and where both have one, the lower
+    port; with UDP the first sender then stays, and where the first goes to all.
+    """
+    bit = U64(1) if packet["protocol"] == _TCP else U64(2)
+    if packet["protocol"] != _TCP and packet["protocol"] != _UDP:
+        return True
+    if U64(state["server_ports"][U64(packet["src_port"])]) & bit == U64(0):
+        return True
+    served = U64(state["server_ports"][U64(packet["dst_port"])]) & bit != U64(0)
+    if packet["protocol"] == _UDP:
+        return served or (packet["dst_hi"] == 0 and packet["dst_lo"] == _BROADCAST)
+    flags = U64(packet["flags"])
+    if flags & U64(SYN | ACK) == U64(SYN):
+        return True
+    return served and packet["src_port"] >= packet["dst_port"]
+
+
+@outline_kernel
+def _clear_direction(half: Any, rest: Any, timing: Any) -> Any:
     half["packets"] = 0
     half["wire_octets"] = 0
     half["ip_octets"] = 0
@@ -151,6 +199,9 @@ def _clear_direction(half: Any, rest: Any) -> Any:
     half["base_seq"] = 0
     half["bits"] = 0
     half["time_bits"] = 0
+    half["smooth"] = 0
+    half["timing"] = timing
+    half["last_seq"] = 0
     rest["first_ns"] = 0
     rest["opened_ns"] = 0
     rest["opened_frame"] = 0
@@ -183,19 +234,31 @@ def _count_packet(half: Any, rest: Any, frame: Any, packet: Any, number: Any) ->
 def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside: Any) -> Any:
     """Let a TCP segment change its flow. Returns True where the flow ends right after it."""
     rest = flow["high_rest"] if upside else flow["low_rest"]
-    if not state["directed"]:
+    if U64(packet["bits"]) & U64(BAD_CHECKSUM):
+        count_flags(packet, half, rest)
+        follow_segment(packet, flow, half, other, upside, True)
+        return False
+    by_syn = state["direction"] == _BY_SYN
+    if by_syn and not state["directed"]:
         from_originator = upside == (flow["upper_originates"] != 0)
         other_rest = flow["low_rest"] if upside else flow["high_rest"]
         if turns_direction(packet, rest, other_rest, from_originator):
             flow["upper_originates"] = 1 if flow["upper_originates"] == 0 else 0
             flow["turned"] = 1
+            add_turn(flow)
     count_flags(packet, half, rest)
     both, reset = note_segment(packet, half, other)
-    if state["tcp_end"] == _TCP_END_BOTH and flow["closed_by"] == 0:
-        if reset:
-            flow["closed_by"] = _RST
-        elif both:
-            flow["closed_by"] = _FIN
+    follow_segment(packet, flow, half, other, upside, by_syn)
+    if state["tcp_end"] == _TCP_END_STATES and half["timing"] != CLOSING:
+        over = finished(flow)
+        if over != U64(0):
+            flow["closed_by"] = _RST if over == U64(2) else _FIN
+            half["timing"] = CLOSING
+            other["timing"] = CLOSING
+    if state["tcp_end"] == _TCP_END_BOTH and flow["closed_by"] == 0 and (reset or both):
+        flow["closed_by"] = _RST if reset else _FIN
+        half["timing"] = CLOSING
+        other["timing"] = CLOSING
     if state["tcp_end"] == _TCP_END_FIN and U64(packet["flags"]) & U64(FIN):
         flow["closed_by"] = _FIN
         return True
@@ -203,13 +266,18 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
 
 
 @inline_kernel
-def _due_ns(state: Any, flow: Any) -> Any:
-    """When a flow is due if no further frame comes: clock + the timeout that holds for it now."""
-    timeout_ns = state["idle_other_ns"]
-    if flow["protocol"] == _TCP:
-        timeout_ns = state["idle_tcp_ns"]
-        if flow["closed_by"] != 0 and state["tcp_end"] == _TCP_END_BOTH:
-            timeout_ns = state["linger_ns"]
+def _due_ns(state: Any, flow: Any, timing: Any, held: Any) -> Any:
+    """When a flow is due if no further frame comes: clock + the timeout that holds for it now.
+
+    Args:
+        state: STATE.
+        flow: LIVE row.
+        timing: Which timeout holds now.
+        held: Which one held before the packet; another number for a new flow.
+    """
+    timeout_ns = state["timeouts_ns"][timing]
+    if timing == held and state["fixed"][timing]:
+        return flow["due_ns"]
     if timeout_ns == NEVER_NS:
         return timeout_ns
     return state["clock_ns"] + timeout_ns
@@ -284,7 +352,10 @@ def track(
         if found != U64(0) and tcp and table["syn_opens"]:
             flow = live[found - U64(1)]
             sender = flow["high"] if upside else flow["low"]
-            if opens_new_flow(packet, sender, flow["closed_by"] != 0):
+            opens = reopens(packet, flow) if table["zeek_reuse"] else False
+            if not table["zeek_reuse"]:
+                opens = opens_new_flow(packet, sender, flow["closed_by"] != 0)
+            if opens:
                 _end_row(table, live, slots, heap, gone, found - U64(1), _NEW_SYN)
                 found = U64(0)
         row = found - U64(1)
@@ -295,13 +366,16 @@ def track(
         flow = live[row]
         half = flow["high"] if upside else flow["low"]
         other = flow["low"] if upside else flow["high"]
+        held = U64(half["timing"]) if found != U64(0) else U64(_NEW)
         _count_packet(half, flow["high_rest"] if upside else flow["low_rest"], frame, packet, number)
         ends = _note_tcp(table, flow, packet, half, other, upside) if tcp else False
+        if packet["protocol"] == _UDP:
+            follow_datagram(packet, flow, half, upside)
         mark["flow"] = flow["number"]
         from_upper = U64(FROM_UPPER) if upside else U64(0)
         from_responder = U64(FROM_RESPONDER) if upside != (flow["upper_originates"] != 0) else U64(0)
         mark["direction"] = from_upper | from_responder
-        due_ns = _due_ns(table, flow)
+        due_ns = _due_ns(table, flow, U64(half["timing"]), held)
         shorter = due_ns < flow["due_ns"]
         flow["due_ns"] = due_ns
         if found == U64(0):
@@ -340,12 +414,20 @@ class FlowTable:
         state = self._state[0]
         words = np.random.Generator(np.random.PCG64(secrets.randbits(128) if seed is None else seed))
         state["secret"] = words.integers(0, 2**64, 5, np.uint64)
-        for name, value in (
-            ("idle_tcp_ns", options.idle_timeout_tcp_ns),
-            ("idle_other_ns", options.idle_timeout_other_ns),
-            ("linger_ns", options.linger_ns),
-        ):
-            state[name] = NEVER_NS if value is None else value
+        timeouts = {
+            "other": options.idle_timeout_other_ns,
+            "idle": options.idle_timeout_tcp_ns,
+            "closed": options.linger_ns,
+            "attempt": options.attempt_timeout_ns or options.idle_timeout_tcp_ns,
+            "handshake": options.handshake_timeout_ns or options.idle_timeout_tcp_ns,
+        }
+        state["timeouts_ns"] = [NEVER_NS if timeouts[name] is None else timeouts[name] for name in TIMINGS]
+        state["fixed"][TIMINGS.index("attempt")] = options.attempt_timeout_ns is not None
+        state["fixed"][TIMINGS.index("closed")] = options.wait_from == "close"
+        for protocol, bit in ((_TCP, 1), (_UDP, 2)):
+            state["server_ports"][list(LIKELY_SERVER_PORTS[protocol])] |= bit
+        state["direction"] = _DIRECTION[options.direction]
+        state["zeek_reuse"] = options.reuse == "originator"
         state["max_flows"] = options.max_flows
         state["directed"] = options.directed
         state["tcp_only"] = options.tcp_only

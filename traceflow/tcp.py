@@ -27,6 +27,7 @@ __all__ = [
     "URG",
     "count_flags",
     "flag_text",
+    "lies_after",
     "note_segment",
     "opens_new_flow",
     "sender_originates",
@@ -59,6 +60,13 @@ def flag_text(flags: int) -> str:
 def sequence_difference(a: Any, b: Any) -> Any:
     """How far `a` lies after `b`, modulo 2**32: uint64 in 0..2**32-1."""
     return (U64(a) - U64(b)) & U64(0xFFFFFFFF)
+
+
+@inline_kernel
+def lies_after(a: Any, b: Any) -> Any:
+    """Whether `a` lies behind `b`, less than 2**31 octets."""
+    distance = sequence_difference(a, b)
+    return distance != U64(0) and distance < U64(1 << 31)
 
 
 @inline_kernel

@@ -11,7 +11,7 @@ import numpy as np
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
 from traceflow.decode.octets import CUT_PORTS, OK, u16, u32
-from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, SEQ_KNOWN
+from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, SEQ_KNOWN, WINDOW_KNOWN
 
 __all__ = [
     "ETHERNET_IN_IP",
@@ -105,6 +105,7 @@ def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
         header = max(header, (U64(b[at + U64(12)]) >> U64(4)) << U64(2))
     if n >= o + U64(16):
         row["window"] = u16(b, at + U64(14))
+        bits |= U64(WINDOW_KNOWN)
     row["bits"] = bits
     return header
 

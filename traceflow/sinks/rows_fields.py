@@ -60,6 +60,8 @@ FLOW_FIELDS = _fields(
     (Kind.INTEGER, "first_ns last_ns duration_ns packets wire_octets ip_octets payload_octets"),
     (Kind.WORD, "end_cause"),
     (Kind.INTEGER, "end_reason turned"),
+    (Kind.WORD, "conn_state history"),
+    (Kind.INTEGER, "partial"),
     (Kind.WORD, "label"),
     (Kind.TEXT, "frames orig_frames resp_frames"),
     (Kind.INTEGER, " ".join(f"{side}_{part}" for side in ("orig", "resp") for part in _HALF.split())),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.connstates import ConnState
 from traceflow.flows import EndCause, FlowSet, undefined_where
 from traceflow.labels import flow_label
 from traceflow.packets import FINER_THAN_MICROSECONDS
@@ -26,6 +27,7 @@ CHUNK_FLOWS = 8192
 """Flows that are rendered at once: enough to spread the cost of a column, few enough to stay in the cache."""
 
 _CAUSES = {int(cause): cause.text for cause in EndCause}
+_STATES = {int(state): state.text for state in ConnState}
 
 
 class _Chunk:
@@ -138,6 +140,8 @@ _SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
     "ip_octets": _sum("ip_octets"),
     "payload_octets": _sum("payload_octets"),
     "end_cause": lambda chunk: [_CAUSES[cause] for cause in chunk.rows["end_cause"].tolist()],
+    "conn_state": lambda chunk: [_STATES[state] for state in chunk.rows["conn_state"].tolist()],
+    "history": lambda chunk: [history.decode("ascii") or None for history in chunk.rows["history"].tolist()],
     "label": lambda chunk: [flow_label(row) for row in chunk.rows],
     "frames": lambda chunk: _ranges(chunk, None),
     "orig_frames": lambda chunk: _ranges(chunk, "orig"),
