@@ -41,7 +41,7 @@ LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
     ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
-    ("live",),
+    ("live", "analysis"),
     ("decode", "checksums", "fragments", "sources"),
     ("table",),
     ("pipeline",),
@@ -72,6 +72,7 @@ WHOLE_HOUSE = {
     "scenarios": "the cases of the fixtures through the whole program",
     "zeek": "profile zeek against the connection logs that Zeek's own tests expect",
     "benchmarks": "the makers of synthetic captures",
+    "tshark": "flows and analysis flags held against tshark's",
 }
 """Test files that belong to no single room, and what they are about."""
 

@@ -62,7 +62,7 @@ def ours(log: Row) -> list[traceflow.Flow]:
     options: dict[str, Any] = {}
     ports_known = any("^" in conn.get("history", "") for conn in log["conns"])
     if re.search(r" -\w*b", command) and not ports_known:
-        options["direction"] = "first"
+        options["direction"] = "order"
     if re.search(r" -\w*C", command) or "ignore_checksums_nets" in command:
         options["checksums"] = False
     flows = traceflow.trace(SHARED / "corpus" / log["path"], profile="zeek", **options)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped] # optional
 
 __all__ = [
+    "ANALYSED",
+    "ANALYSIS_FLAGS",
     "FLOW",
     "HALF",
     "Account",
@@ -87,6 +89,33 @@ _REASONS = {
     EndCause.EVICTED: EndReason.LACK_OF_RESOURCES,
 }
 
+ANALYSIS_FLAGS = (
+    "retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order", "lost_segment",
+    "ack_lost_segment", "duplicate_ack", "keep_alive", "keep_alive_ack", "zero_window", "zero_window_probe",
+    "zero_window_probe_ack", "window_update", "window_full", "reused_ports",
+)  # fmt: skip
+"""Names of the flags of `analysis.py`, least significant bit first: those of tshark's `tcp.analysis` fields."""
+
+ANALYSED = np.dtype(
+    [
+        ("counts", "u8", (len(ANALYSIS_FLAGS),)),  # segments with each of ANALYSIS_FLAGS
+        ("rtt_samples", "u8"),  # segments of this side whose ACK was timed
+        ("rtt_sum_ns", "i8"),
+        ("rtt_min_ns", "i8"),  # -1 without samples
+        ("rtt_max_ns", "i8"),
+        ("first_window", "i4"),  # as sent; -1 in this and the following: not known
+        ("first_window_scaled", "i4"),  # in octets
+        ("last_window", "i4"),
+        ("last_window_scaled", "i4"),
+        ("mss", "i4"),  # options of its SYN
+        ("window_scale", "i2"),
+        ("sack_permitted", "i1"),  # 0 or 1
+        ("timestamps", "i1"),
+    ],
+    align=True,
+)
+"""What `analysis.py` found in one direction of a TCP flow."""
+
 HALF = np.dtype(
     [
         ("packets", "u8"),  # frames sent by this side
@@ -101,6 +130,7 @@ HALF = np.dtype(
         ("base_seq", "u4"),  # first TCP sequence number, see tcp.py
         ("bits", "u1"),  # state of tcp.py
         ("time_bits", "u1"),  # of the frame that came first, as in FRAME
+        ("analysed", ANALYSED),
     ],
     align=True,
 )
@@ -122,6 +152,9 @@ FLOW = np.dtype(
         ("conn_state", "u1"),  # ConnState
         ("partial", "u1"),  # 1: met in mid-connection (TCP)
         ("history", f"S{HISTORY_OCTETS}"),  # letters of states.py
+        ("analysed", "u1"),  # 1: a TCP flow that was analysed, see `Options`
+        ("syn_to_syn_ack_ns", "i8"),  # times of the handshake; -1: not seen
+        ("syn_ack_to_ack_ns", "i8"),
         ("first_ns", "i8"),  # earliest and latest time stamp of all its frames
         ("last_ns", "i8"),
         ("orig", HALF),
@@ -185,6 +218,11 @@ class Half:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked of an object that copy or pickle has not filled yet
             raise AttributeError(name)
+        analysed = self._row["analysed"]
+        if name in ANALYSIS_FLAGS:
+            return analysed["counts"][ANALYSIS_FLAGS.index(name)].item()
+        if name in (ANALYSED.names or ()) and name != "counts":
+            return analysed[name].item()
         try:
             return self._row[name].item() if name != "flags" else self._row["flags"]
         except (KeyError, ValueError):
@@ -391,6 +429,11 @@ def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
                 if part == "flags":
                     for bit, flag in enumerate(FLAG_NAMES):
                         columns[f"{name}_{flag}"] = half["flags"][:, bit]
+                elif part == "analysed":
+                    for at, flag in enumerate(ANALYSIS_FLAGS):
+                        columns[f"{name}_{flag}"] = half[part]["counts"][:, at]
+                    for inner in (ANALYSED.names or ())[1:]:
+                        columns[f"{name}_{inner}"] = half[part][inner]
                 elif part not in ("bits", "time_bits"):
                     columns[f"{name}_{part}"] = half[part]
         elif name.endswith("_addr"):

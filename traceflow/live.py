@@ -15,7 +15,7 @@ from traceflow.connstates import conn_states, histories
 from traceflow.flows import FLOW, HALF, reason_of_causes
 from traceflow.states import HISTORY_OCTETS, SIDE
 
-__all__ = ["LIVE", "assemble_flows", "live_rows"]
+__all__ = ["LIVE", "as_octets", "assemble_flows", "cache_line_rows", "live_rows"]
 
 _LINE = 64  # octets of a cache line on x86-64 and most ARM; on others rows are merely aligned well
 
@@ -87,11 +87,21 @@ LIVE = np.dtype(
 """
 
 
+def cache_line_rows(count: int, row: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    """row[count], all zero, the first at the start of a cache line."""
+    octets = np.zeros(count * row.itemsize + _LINE, np.uint8)
+    start = -octets.ctypes.data % _LINE
+    return octets[start : start + count * row.itemsize].view(row)
+
+
+def as_octets(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """The same rows without their columns: NumPy copies such a row at once, and one with columns part by part."""
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
+
+
 def live_rows(count: int) -> npt.NDArray[np.void]:
     """LIVE[count], all zero, the first row at the start of a cache line."""
-    octets = np.zeros(count * LIVE.itemsize + _LINE, np.uint8)
-    start = -octets.ctypes.data % _LINE
-    return octets[start : start + count * LIVE.itemsize].view(LIVE)
+    return cache_line_rows(count, LIVE)
 
 
 def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
@@ -116,7 +126,7 @@ def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         flows[f"{side}_addr"][:, 0] = np.where(upper, gone[f"{near}_hi"], gone[f"{far}_hi"])
         flows[f"{side}_addr"][:, 1] = np.where(upper, gone[f"{near}_lo"], gone[f"{far}_lo"])
         flows[f"{side}_port"] = np.where(upper, gone[f"{near}_port"], gone[f"{far}_port"])
-        flows[side] = np.where(upper, halves[near], halves[far])
+        as_octets(flows[side])[:] = np.where(upper, as_octets(halves[near]), as_octets(halves[far]))
     orig, resp = flows["orig"], flows["resp"]
     both = (orig["packets"] > 0) & (resp["packets"] > 0)
     some = np.where(orig["packets"] > 0, orig, resp)

@@ -26,8 +26,8 @@ class Options:
         tcp_only: Packets of other protocols than TCP get the Verdict NOT_TCP.
         syn_opens: A SYN without ACK that does not belong to the live flow opens a new one (flow-rules 4).
         direction: Who is the originator: `syn` - by SYN and SYN+ACK, otherwise the first sender (flow-rules 2);
-            `first` - the first sender, unless a SYN+ACK stands before its SYN; `ports` - the same, but of flows
-            that do not open with a SYN the end without a server's port (Zeek).
+            `first` - the first sender, whatever comes later; `order` - the first sender, unless a SYN+ACK stands before
+            its SYN; `ports` - the same, but of flows that do not open with a SYN the end without a server's port (Zeek).
         reuse: With whose first number that of a SYN is compared to tell whether it opens a new flow: `sender` - its own
             direction's; `originator` - Zeek's rule, see `states.reopens`.
         tcp_end: What ends a TCP flow: `both` - FIN from both sides, or a RST, and then the linger time;
@@ -42,6 +42,7 @@ class Options:
         handshake_timeout_ns: Silence after which a TCP flow ends that is not yet established; None: as others.
         checksums: Checksums are verified: a bad one of IPv4 is a Verdict, a bad one behind it counts, but says nothing
             of the connection.
+        analysis: Judge every TCP segment as tshark's analysis does (`analysis.py`).
         max_flows: Live flows the table holds at most; the one nearest to its timeout is ended for a new one.
     """
 
@@ -49,7 +50,7 @@ class Options:
     directed: bool = False
     tcp_only: bool = False
     syn_opens: bool = True
-    direction: Literal["syn", "first", "ports"] = "syn"
+    direction: Literal["syn", "first", "order", "ports"] = "syn"
     reuse: Literal["sender", "originator"] = "sender"
     tcp_end: Literal["both", "states", "fin", "never"] = "both"
     idle_timeout_tcp_ns: int | None = 300 * SECOND_NS
@@ -60,6 +61,7 @@ class Options:
     attempt_timeout_ns: int | None = None
     handshake_timeout_ns: int | None = None
     checksums: bool = False
+    analysis: bool = True
     max_flows: int = 10_000_000
 
     def __post_init__(self) -> None:
@@ -82,7 +84,7 @@ _TIMEOUTS = (
     "handshake_timeout_ns",
 )
 _CHOICES = {
-    "direction": ("syn", "first", "ports"),
+    "direction": ("syn", "first", "order", "ports"),
     "reuse": ("sender", "originator"),
     "tcp_end": ("both", "states", "fin", "never"),
     "wait_from": ("last frame", "close"),
@@ -132,6 +134,13 @@ PROFILES: dict[str, Options] = {
         idle_timeout_tcp_ns=None,
         idle_timeout_other_ns=None,
     ),
+    "tshark": Options(
+        profile="tshark",
+        direction="first",
+        tcp_end="never",
+        idle_timeout_tcp_ns=None,
+        idle_timeout_other_ns=None,
+    ),
     "zeek": Options(
         profile="zeek",
         direction="ports",
@@ -144,7 +153,8 @@ PROFILES: dict[str, Options] = {
         checksums=True,
     ),
 }
-"""The profiles by name: `default`; `pcapkit`, which cuts as PyPCAPKit's TraceFlow does; `zeek`, as Zeek as it comes."""
+"""The profiles by name: `default`; `pcapkit`, which cuts as PyPCAPKit's TraceFlow does; `tshark`, whose TCP flows are
+the values of tshark's `tcp.stream`; `zeek`, as Zeek as it comes."""
 
 
 def options_for(profile: str = "default", **changes: Any) -> Options:

@@ -23,11 +23,16 @@ __all__ = [
     "FLAGS_KNOWN",
     "FRAGMENT",
     "FRAME",
+    "MSS_OPTION",
     "NO_TIME",
     "PACKET",
+    "SACK_PERMITTED_OPTION",
     "SEQ_KNOWN",
+    "TIMESTAMPS_OPTION",
     "TIME_MAX_NS",
+    "WHOLE_TCP_HEADER",
     "WINDOW_KNOWN",
+    "WINDOW_SCALE_OPTION",
     "Batch",
     "Interface",
     "Tunnel",
@@ -131,6 +136,17 @@ BAD_CHECKSUM = 16
 WINDOW_KNOWN = 32
 """Bit of PACKET `bits`: `window` was captured."""
 
+MSS_OPTION = 1
+"""Bit of PACKET `options`: a SYN with a maximum segment size (RFC 9293 section 3.7.1); `mss` holds it."""
+WINDOW_SCALE_OPTION = 2
+"""Bit of PACKET `options`: a SYN with a window scale (RFC 7323 section 2); `window_scale` holds it."""
+SACK_PERMITTED_OPTION = 4
+"""Bit of PACKET `options`: a SYN that permits selective acknowledgments (RFC 2018 section 2)."""
+TIMESTAMPS_OPTION = 8
+"""Bit of PACKET `options`: a SYN with time stamps (RFC 7323 section 3)."""
+WHOLE_TCP_HEADER = 16
+"""Bit of PACKET `options`: the TCP header is as long as its data offset says, and was captured up to its window."""
+
 PACKET = np.dtype(
     [
         ("src_hi", "u8"),  # source address, upper half
@@ -158,6 +174,9 @@ PACKET = np.dtype(
         ("tunnel_id", "u4"),  # VNI, TEID, key, session or call of the innermost tunnel; 0 where it has none
         ("tunnel", "u1"),  # a Tunnel: what carries the packet, the innermost one
         ("tunnels", "u1"),  # how many tunnels were opened
+        ("mss", "u2"),  # TCP options of a SYN, see `options`
+        ("window_scale", "u1"),
+        ("options", "u1"),  # WHOLE_TCP_HEADER | MSS_OPTION | WINDOW_SCALE_OPTION | ...
         ("ip_at", "u4"),  # of a fragment: where its IP header begins in the frame
         ("fragment_at", "u4"),  # of a fragment: where the header with offset and id begins (IPv4: as ip_at)
     ],

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.analysis import analyse_segment, analysis_rows, assemble_analysis, without_analysis
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import find_row, forget_row, hash_key, index_row, is_reversed, reindex
@@ -37,8 +38,9 @@ from traceflow.timeouts import HEAP, NEVER_NS, drop_row, push_row, wake_earlier,
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
 
-MARK = np.dtype([("flow", "u8"), ("direction", "u1")], align=True)
-"""What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER."""
+MARK = np.dtype([("flow", "u8"), ("duplicate_ack", "u4"), ("analysis", "u2"), ("direction", "u1")], align=True)
+"""What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER, what
+`analysis.py` says of it (its flags, and of a duplicate ACK the how manieth it is)."""
 LATE = np.dtype([("number", "u8"), ("flow", "u8"), ("direction", "u1")], align=True)
 """As MARK, of a frame that was handled before: a fragment whose first one came behind it."""
 FROM_RESPONDER = 1
@@ -63,6 +65,7 @@ STATE = np.dtype(
         ("directed", "u1"),
         ("tcp_only", "u1"),
         ("syn_opens", "u1"),
+        ("analysis", "u1"),
         ("tcp_end", "u1"),
         ("direction", "u1"),
         ("zeek_reuse", "u1"),
@@ -75,8 +78,8 @@ STATE = np.dtype(
 
 _TCP_END = {"never": 0, "both": 1, "fin": 2, "states": 3}
 _TCP_END_BOTH, _TCP_END_FIN, _TCP_END_STATES = 1, 2, 3
-_DIRECTION = {"first": 0, "syn": 1, "ports": 2}
-_BY_SYN, _BY_PORTS = 1, 2
+_DIRECTION = {"first": 0, "syn": 1, "ports": 2, "order": 3}
+_BY_FIRST, _BY_SYN, _BY_PORTS = 0, 1, 2
 _TCP, _UDP = 6, 17
 _OTHER_TIMING, _TCP_TIMING = U64(0), U64(1)
 _HOUR_NS = 3_600_000_000_000  # flow-rules 13
@@ -96,10 +99,15 @@ _NO_FLOWS = np.zeros(0, FLOW)
 
 @outline_kernel
 def _end_row(state: Any, live: Any, slots: Any, heap: Any, gone: Any, row: Any, cause: Any) -> Any:
-    """End the flow of a row: hand it out and free the row. What closed a flow outranks what ends it now."""
+    """End the flow of a row: hand it out and free the row. What closed a flow outranks what ends it now.
+
+    `gone` are three arrays: LIVE[j], which receives the row, ANALYSIS[n] of `live`, and ANALYSIS[j] (see `track`).
+    """
     flow = live[row]
     flow["cause"] = flow["closed_by"] if flow["closed_by"] else cause
-    gone[U64(state["ended"])] = flow
+    gone[0][U64(state["ended"])] = flow
+    if state["analysis"] and flow["protocol"] == _TCP:
+        gone[2][U64(state["ended"])] = gone[1][row]
     state["ended"] = U64(state["ended"]) + U64(1)
     forget_row(slots, live, row)
     drop_row(heap, live, row, U64(state["live"]))
@@ -122,7 +130,7 @@ def _end_due(state: Any, live: Any, slots: Any, heap: Any, gone: Any, now_ns: An
         if live[row]["due_ns"] != heap[U64(0)]["wake_ns"]:
             wake_first_again(heap, live, U64(state["live"]))
             continue
-        if U64(state["ended"]) == U64(len(gone)):
+        if U64(state["ended"]) == U64(len(gone[0])):
             return False
         _end_row(state, live, slots, heap, gone, row, cause)
         most -= U64(1)
@@ -239,6 +247,7 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
         follow_segment(packet, flow, half, other, upside, True)
         return False
     by_syn = state["direction"] == _BY_SYN
+    stays = state["directed"] or state["direction"] == _BY_FIRST
     if by_syn and not state["directed"]:
         from_originator = upside == (flow["upper_originates"] != 0)
         other_rest = flow["low_rest"] if upside else flow["high_rest"]
@@ -248,7 +257,7 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
             add_turn(flow)
     count_flags(packet, half, rest)
     both, reset = note_segment(packet, half, other)
-    follow_segment(packet, flow, half, other, upside, by_syn)
+    follow_segment(packet, flow, half, other, upside, by_syn or stays)
     if state["tcp_end"] == _TCP_END_STATES and half["timing"] != CLOSING:
         over = finished(flow)
         if over != U64(0):
@@ -312,7 +321,8 @@ def track(
         live: LIVE[n].
         slots: uint32[2**k >= 2 * n], the index of keys.py.
         heap: HEAP[n], the heap of timeouts.py.
-        gone: LIVE[j], receives the flows that end.
+        gone: (LIVE[j], ANALYSIS[n + 1], ANALYSIS[j]): the first and the last receive the flows that end; the second
+            belongs to `live`, row by row, with a fresh row at its end. Without analysis the latter are empty.
         frames: FRAME[m].
         packets: PACKET[m]; a Verdict may be set.
         marks: MARK[m], filled.
@@ -336,19 +346,22 @@ def track(
         most = U64(table["live"])
         if not _end_due(table, live, slots, heap, gone, table["clock_ns"], most, _IDLE):
             return i
-        if U64(table["ended"]) + U64(_ENDED_BY_ONE_FRAME) > U64(len(gone)):
+        if U64(table["ended"]) + U64(_ENDED_BY_ONE_FRAME) > U64(len(gone[0])):
             return i
         if table["tcp_only"] and packet["verdict"] == _FLOW and packet["protocol"] != _TCP:
             packet["verdict"] = _NOT_TCP
         verdicts[U64(packet["verdict"])] += U64(1)
         mark["flow"] = 0
         mark["direction"] = 0
+        mark["analysis"] = 0
+        mark["duplicate_ack"] = 0
         if packet["verdict"] != _FLOW:
             continue
         tcp = packet["protocol"] == _TCP
         upside = False if table["directed"] else is_reversed(packet)
         hashed = hash_key(packet, upside, table["secret"])
         found = find_row(slots, live, packet, upside, hashed)
+        reused = False
         if found != U64(0) and tcp and table["syn_opens"]:
             flow = live[found - U64(1)]
             sender = flow["high"] if upside else flow["low"]
@@ -358,6 +371,7 @@ def track(
             if opens:
                 _end_row(table, live, slots, heap, gone, found - U64(1), _NEW_SYN)
                 found = U64(0)
+                reused = True
         row = found - U64(1)
         if found == U64(0):
             if table["live"] >= table["max_flows"]:
@@ -371,6 +385,11 @@ def track(
         ends = _note_tcp(table, flow, packet, half, other, upside) if tcp else False
         if packet["protocol"] == _UDP:
             follow_datagram(packet, flow, half, upside)
+        if tcp and table["analysis"]:
+            deep = gone[1][row]
+            if found == U64(0):
+                gone[1][row] = gone[1][U64(len(gone[1])) - U64(1)]
+            analyse_segment(frame, packet, half, other, deep, upside, reused, mark)
         mark["flow"] = flow["number"]
         from_upper = U64(FROM_UPPER) if upside else U64(0)
         from_responder = U64(FROM_RESPONDER) if upside != (flow["upper_originates"] != 0) else U64(0)
@@ -433,7 +452,8 @@ class FlowTable:
         state["tcp_only"] = options.tcp_only
         state["syn_opens"] = options.syn_opens
         state["tcp_end"] = _TCP_END[options.tcp_end]
-        self._gone = live_rows(_GONE_ROWS)
+        state["analysis"] = options.analysis
+        self._gone = (live_rows(_GONE_ROWS), analysis_rows(0), analysis_rows(_GONE_ROWS if options.analysis else 0))
         self._marks = np.zeros(0, MARK)
         self._ended: list[npt.NDArray[np.void]] = []
         self._causes = np.zeros(max(EndCause) + 1, np.int64)
@@ -457,6 +477,10 @@ class FlowTable:
         heap = np.zeros(rows, HEAP)
         heap[:old] = self._heap
         self._live, self._heap = live, heap
+        if self.options.analysis:
+            deep = analysis_rows(rows + 1)
+            deep[:old] = self._gone[1][:old]
+            self._gone = (self._gone[0], deep, self._gone[2])
         self._slots = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)
         reindex(self._slots, self._live, self._heap, int(state["live"]))
 
@@ -507,7 +531,11 @@ class FlowTable:
         """Move what ended out of the buffer of the kernels."""
         ended = int(self._state[0]["ended"])
         if ended:
-            flows = assemble_flows(self._gone[:ended])
+            flows = assemble_flows(self._gone[0][:ended])
+            if self.options.analysis:
+                assemble_analysis(self._gone[2][:ended], flows)
+            else:
+                without_analysis(flows)
             self._causes += np.bincount(flows["end_cause"], minlength=len(self._causes))
             self._ended.append(flows)
             self._state[0]["ended"] = 0

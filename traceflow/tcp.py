@@ -25,6 +25,7 @@ __all__ = [
     "RST",
     "SYN",
     "URG",
+    "comes_before",
     "count_flags",
     "flag_text",
     "lies_after",
@@ -63,10 +64,15 @@ def sequence_difference(a: Any, b: Any) -> Any:
 
 
 @inline_kernel
+def comes_before(a: Any, b: Any) -> Any:
+    """Whether `a` lies before `b`: the shorter way from `a` to `b` goes upwards (RFC 9293 section 3.4)."""
+    return sequence_difference(a, b) >> U64(31) != U64(0)
+
+
+@inline_kernel
 def lies_after(a: Any, b: Any) -> Any:
-    """Whether `a` lies behind `b`, less than 2**31 octets."""
-    distance = sequence_difference(a, b)
-    return distance != U64(0) and distance < U64(1 << 31)
+    """Whether `a` lies behind `b`."""
+    return comes_before(b, a)
 
 
 @inline_kernel

@@ -203,7 +203,8 @@ class TraceFlow:
         overwrite: bool = False,
         **options: Any,
     ) -> None:
-        self._table = FlowTable(options_for(boundaries, **options))
+        # No windows and options come with packets of few fields, and nothing here shows what analysis finds.
+        self._table = FlowTable(options_for(boundaries, **{"analysis": False, **options}))
         self._byteorder, self._nanosecond, self._overwrite = byteorder, nanosecond, overwrite
         self._folder: Path | None = None
         self._dumper: Any = None
@@ -307,7 +308,8 @@ class TraceFlow:
         """Let the table find the flow of a packet. Returns its buffer and whether it is new."""
         self._fill(packet)
         self._seen += 1
-        flow, direction = self._table.track(self._frames, self._packets, self._seen)[0].item()
+        mark = self._table.track(self._frames, self._packets, self._seen)[0]
+        flow, direction = mark["flow"].item(), mark["direction"].item()
         if not flow:
             return None, False
         key = flow << 1 | (direction & FROM_UPPER != 0)

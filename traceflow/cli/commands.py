@@ -37,6 +37,7 @@ class Input:
         limit: Frames to read at most; None: all.
         outer: The flows of tunnels are those of the outermost packets.
         quiet: No account, notes and progress; errors are said all the same.
+        analysis: Whether TCP segments are analysed.
     """
 
     captures: tuple[str, ...]
@@ -44,6 +45,7 @@ class Input:
     limit: int | None
     quiet: bool
     outer: bool = False
+    analysis: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,14 @@ def _common(command: _Command) -> _Command:
                 metavar="|".join(PROFILES),
                 callback=_one_of("profile", tuple(PROFILES)),
                 help="Where flows begin and end.",
+            ),
+            click.option(
+                "--no-analysis",
+                "analysis",
+                is_flag=True,
+                flag_value=False,
+                default=True,
+                help="Leave out the TCP analysis (retransmissions, round trips ...), which takes some time.",
             ),
             click.option(
                 "-c", "limit", metavar="N", type=click.IntRange(min=1), help="Stop after N frames over all captures."

@@ -11,7 +11,17 @@ import numpy as np
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
 from traceflow.decode.octets import CUT_PORTS, OK, u16, u32
-from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, SEQ_KNOWN, WINDOW_KNOWN
+from traceflow.packets import (
+    ACK_KNOWN,
+    FLAGS_KNOWN,
+    MSS_OPTION,
+    SACK_PERMITTED_OPTION,
+    SEQ_KNOWN,
+    TIMESTAMPS_OPTION,
+    WHOLE_TCP_HEADER,
+    WINDOW_KNOWN,
+    WINDOW_SCALE_OPTION,
+)
 
 __all__ = [
     "ETHERNET_IN_IP",
@@ -39,6 +49,7 @@ __all__ = [
 ]
 
 ICMP, TCP, UDP, _DCCP, ICMP6, _SCTP, _UDP_LITE = 1, 6, 17, 33, 58, 132, 136
+_SYN = 0x02
 IPV4, IPV6, GRE, IPIP, _ETHERIP, MPLS_IN_IP, ETHERNET_IN_IP = 4, 41, 47, 94, 97, 137, 143
 PORT_VXLAN, PORT_VXLAN_LINUX, PORT_VXLAN_CISCO, PORT_VXLAN_GPE = 4789, 8472, 48879, 4790
 PORT_GENEVE, PORT_GTP_U, PORT_TEREDO, PORT_MPLS_IN_UDP, PORT_AYIYA, PORT_L2TP = 6081, 2152, 3544, 6635, 5072, 1701
@@ -84,6 +95,40 @@ def needs_first_fragment(protocol: Any) -> Any:
     return _TELLS_BEHIND_IP[protocol] != 0
 
 
+@outline_kernel
+def _tcp_options(b: Any, at: Any, stop: Any, row: Any) -> Any:
+    """TCP options of a SYN from `at` up to `stop` in the buffer (RFC 9293 section 3.1; numbers: IANA).
+
+    An option that is cut off, or says it is shorter than its own head, ends the list. Every option is at least one
+    octet, so the octets of the header bound the loop.
+    """
+    options = U64(0)
+    while at < stop:
+        kind = U64(b[at])
+        if kind == U64(0):  # end of the list
+            break
+        if kind == U64(1):  # no operation
+            at += U64(1)
+            continue
+        if at + U64(2) > stop:
+            break
+        length = U64(b[at + U64(1)])
+        if length < U64(2) or at + length > stop:
+            break
+        if kind == U64(2) and length == U64(4):
+            row["mss"] = u16(b, at + U64(2))
+            options |= U64(MSS_OPTION)
+        elif kind == U64(3) and length == U64(3):
+            row["window_scale"] = b[at + U64(2)]
+            options |= U64(WINDOW_SCALE_OPTION)
+        elif kind == U64(4) and length == U64(2):
+            options |= U64(SACK_PERMITTED_OPTION)
+        elif kind == U64(8) and length == U64(10):
+            options |= U64(TIMESTAMPS_OPTION)
+        at += length
+    row["options"] = U64(row["options"]) | options
+
+
 @inline_kernel
 def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
     """TCP header at `o`, as far as it was captured. Returns the octets of the header.
@@ -106,6 +151,10 @@ def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
     if n >= o + U64(16):
         row["window"] = u16(b, at + U64(14))
         bits |= U64(WINDOW_KNOWN)
+        if U64(b[at + U64(12)]) >= U64(0x50) and o + header <= end:
+            row["options"] = WHOLE_TCP_HEADER
+    if header > U64(20) and U64(row["flags"]) & U64(_SYN):
+        _tcp_options(b, at + U64(20), s + min(n, o + header), row)
     row["bits"] = bits
     return header
 

@@ -48,6 +48,10 @@ def _fields(*groups: tuple[Kind, str]) -> dict[str, Field]:
 _HALF = (
     "packets wire_octets ip_octets payload_octets first_ns last_ns opened_ns opened_frame"
     " fin syn rst psh ack urg ece cwr base_seq"
+    " retransmission fast_retransmission spurious_retransmission out_of_order lost_segment ack_lost_segment"
+    " duplicate_ack keep_alive keep_alive_ack zero_window zero_window_probe zero_window_probe_ack window_update"
+    " window_full reused_ports rtt_samples rtt_sum_ns rtt_min_ns rtt_mean_ns rtt_max_ns first_window"
+    " first_window_scaled last_window last_window_scaled mss window_scale sack_permitted timestamps"
 )
 
 FLOW_FIELDS = _fields(
@@ -61,7 +65,7 @@ FLOW_FIELDS = _fields(
     (Kind.WORD, "end_cause"),
     (Kind.INTEGER, "end_reason turned"),
     (Kind.WORD, "conn_state history"),
-    (Kind.INTEGER, "partial"),
+    (Kind.INTEGER, "partial analysed syn_to_syn_ack_ns syn_ack_to_ack_ns"),
     (Kind.WORD, "label"),
     (Kind.TEXT, "frames orig_frames resp_frames"),
     (Kind.INTEGER, " ".join(f"{side}_{part}" for side in ("orig", "resp") for part in _HALF.split())),
@@ -85,6 +89,8 @@ FRAME_FIELDS = _fields(
     (Kind.INTEGER, "dst_port protocol ip_version"),
     (Kind.WORD, "flags"),
     (Kind.INTEGER, "seq ack window captured_octets wire_octets ip_octets payload_octets"),
+    (Kind.WORD, "tcp_analysis"),
+    (Kind.INTEGER, "duplicate_ack"),
     (Kind.INTEGER, "vlan_tags vlan_outer vlan_inner link"),
     (Kind.WORD, "link_name"),
     (Kind.TEXT, "interface"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.analysis import analysis_text
 from traceflow.decode import LINKS
 from traceflow.packets import (
     ACK_KNOWN,
@@ -125,6 +126,12 @@ def _flags(some: _Frames) -> list[Any]:
     return blank_where(some.without(FLAGS_KNOWN), [_FLAG_TEXTS[flags] for flags in some.packets["flags"].tolist()])
 
 
+def _analysis(some: _Frames) -> list[Any]:
+    found = some.marks["analysis"].tolist()
+    texts = {flags: analysis_text(flags) or None for flags in set(found)}
+    return [texts[flags] for flags in found]
+
+
 def _no_ack(some: _Frames) -> npt.NDArray[np.bool_]:
     empty: npt.NDArray[np.bool_] = some.without(ACK_KNOWN) | (some.packets["flags"] & ACK == 0)
     return empty
@@ -151,6 +158,8 @@ _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
     "seq": _packet("seq", lambda some: some.without(SEQ_KNOWN)),
     "ack": _packet("ack", _no_ack),
     "window": _packet("window", _Frames.without_window),
+    "tcp_analysis": _analysis,
+    "duplicate_ack": lambda some: blank_where(some.marks["duplicate_ack"] == 0, some.marks["duplicate_ack"].tolist()),
     "captured_octets": _frame("captured"),
     "wire_octets": _frame("wire"),
     "ip_octets": _packet("ip_octets", _Frames.not_ip),

@@ -1,0 +1,420 @@
+"""What each TCP segment says of loss, order and windows: the flags of tshark's TCP analysis, handshake and round trips.
+
+The definitions are those of the Wireshark User's Guide (section "TCP Analysis"), as tshark 4.0 applies them. Memory is
+bounded: where tshark lists all segments that were not acknowledged, to time them, a direction has TIMED of them at
+once; no flag depends on that list. Nothing here decides where a flow begins or ends. State is a row of ANALYSIS with
+the index of the LIVE row; sequence numbers in it count from the base of their direction, so that the base is 0 and the
+first octet of payload 1, and 0 as a highest number means none yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.compiled import U64, inline_kernel, outline_kernel
+from traceflow.flows import ANALYSED, ANALYSIS_FLAGS
+from traceflow.live import as_octets, cache_line_rows
+from traceflow.packets import (
+    ACK_KNOWN,
+    FLAGS_KNOWN,
+    FRAGMENT,
+    MSS_OPTION,
+    SACK_PERMITTED_OPTION,
+    SEQ_KNOWN,
+    TIMESTAMPS_OPTION,
+    WHOLE_TCP_HEADER,
+    WINDOW_SCALE_OPTION,
+)
+from traceflow.tcp import ACK, FIN, RST, SYN, comes_before, sequence_difference
+
+__all__ = ["ANALYSIS", "analyse_segment", "analysis_rows", "analysis_text", "assemble_analysis", "without_analysis"]
+
+(
+    RETRANSMISSION,
+    FAST_RETRANSMISSION,
+    SPURIOUS_RETRANSMISSION,
+    OUT_OF_ORDER,
+    LOST_SEGMENT,
+    ACK_LOST_SEGMENT,
+    DUPLICATE_ACK,
+    KEEP_ALIVE,
+    KEEP_ALIVE_ACK,
+    ZERO_WINDOW,
+    ZERO_WINDOW_PROBE,
+    ZERO_WINDOW_PROBE_ACK,
+    WINDOW_UPDATE,
+    WINDOW_FULL,
+    REUSED_PORTS,
+) = (1 << bit for bit in range(len(ANALYSIS_FLAGS)))
+
+TIMED = 8
+"""Segments a direction times at once, a power of two; others wait until one of them is acknowledged."""
+
+_FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within 20 ms (Wireshark User's Guide)
+_REORDER_NS = 3_000_000  # out of order: within the round trip of the handshake, or 3 ms where it was not seen (same)
+_FIRST_RTT_MOST_NS = 10_000_000_000
+_MOST_SHIFT = 14  # RFC 7323 section 2.3
+_NO_SHIFT, _SHIFT_UNKNOWN = 254, 255
+_NO_WINDOW = 0xFFFFFFFF
+_SPECIAL = SYN | FIN | RST
+_NEEDED = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN
+
+_SPOKE, _LAST_IS_SYN = 1, 2  # SIDE `bits`
+
+SIDE = np.dtype(
+    {
+        "names": [
+            *("next_seq", "acked", "continuous", "window", "duplicate_acks"),
+            *("next_ns", "acked_ns", "last_flags", "shift", "bits"),
+            *("timed_ends", "timed_ns", "results"),
+        ],
+        "formats": [
+            *("u4", "u4", "u4", "u4", "u4"),
+            *("i8", "i8", "u2", "u1", "u1"),
+            *(("u4", (TIMED,)), ("i8", (TIMED,)), ANALYSED),
+        ],
+        "offsets": [
+            *(0, 4, 8, 12, 16),
+            *(24, 32, 40, 42, 43),
+            *(64, 128, 192),
+        ],
+        "itemsize": 384,
+        "aligned": True,
+    }
+)
+"""What a direction has sent; the first cache line is what every segment touches.
+
+- `next_seq`: behind the highest number sent; `next_ns`: when that was sent.
+- `acked`, `acked_ns`, `window`: acknowledgment number, time and window of its latest segment.
+- `continuous`: behind the highest number sent without a gap.
+- `duplicate_acks`: how many repeat its latest acknowledgment number.
+- `last_flags`: flags of its latest segment.
+- `shift`: window scale, or _NO_SHIFT, _SHIFT_UNKNOWN.
+- `timed_ends`, `timed_ns`: numbers behind segments that wait for their ACK (0: free), and when those were sent.
+"""
+
+ANALYSIS = np.dtype(
+    {
+        "names": ["low", "high", "syn_ns", "syn_ack_ns", "first_rtt_ns", "syn_to_syn_ack_ns", "syn_ack_to_ack_ns"],
+        "formats": [SIDE, SIDE, "i8", "i8", "i8", "i8", "i8"],
+        "offsets": [0, 384, 768, 776, 784, 792, 800],
+        "itemsize": 832,
+        "aligned": True,
+    }
+)
+"""Analysis of a live flow: its ends as in LIVE, times of the handshake (-1: not seen).
+
+`first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's initial RTT).
+"""
+
+_FRESH = np.zeros(1, ANALYSIS)
+for _name in ("syn_ns", "syn_ack_ns", "first_rtt_ns", "syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
+    _FRESH[_name] = -1
+for _end in ("low", "high"):
+    _FRESH[_end]["window"] = _NO_WINDOW
+    _FRESH[_end]["shift"] = _SHIFT_UNKNOWN
+    for _name in ANALYSED.names or ():
+        if _name not in ("counts", "rtt_samples", "rtt_sum_ns"):
+            _FRESH[_end]["results"][_name] = -1
+
+
+def analysis_rows(count: int) -> npt.NDArray[np.void]:
+    """ANALYSIS[count], each as of a flow without segments; the first row at the start of a cache line."""
+    rows = cache_line_rows(count, ANALYSIS)
+    rows[:] = _FRESH[0]
+    return rows
+
+
+def analysis_text(flags: int) -> str:
+    """Write the flags of a segment as names, joined by `|`."""
+    return "|".join(name for bit, name in enumerate(ANALYSIS_FLAGS) if flags >> bit & 1)
+
+
+@outline_kernel
+def _note_syn(packet: Any, near: Any, far: Any, deep: Any, time_ns: Any) -> Any:
+    """Note options and time of a SYN or SYN+ACK. Scales hold only where both ends offer one (RFC 7323 section 2.2)."""
+    options = U64(packet["options"])
+    results = near["results"]
+    results["sack_permitted"] = 1 if options & U64(SACK_PERMITTED_OPTION) else 0
+    results["timestamps"] = 1 if options & U64(TIMESTAMPS_OPTION) else 0
+    if options & U64(MSS_OPTION):
+        results["mss"] = packet["mss"]
+    if options & U64(WINDOW_SCALE_OPTION):
+        results["window_scale"] = packet["window_scale"]
+        if near["shift"] != _NO_SHIFT:
+            near["shift"] = min(U64(packet["window_scale"]), U64(_MOST_SHIFT))
+    else:
+        near["shift"] = _NO_SHIFT
+        far["shift"] = _NO_SHIFT
+    if U64(packet["flags"]) & U64(ACK) == U64(0):
+        deep["syn_ns"] = time_ns
+    else:
+        deep["syn_ack_ns"] = time_ns
+        if deep["syn_ns"] != -1 and deep["syn_to_syn_ack_ns"] == -1:
+            deep["syn_to_syn_ack_ns"] = time_ns - deep["syn_ns"]
+
+
+@outline_kernel
+def _end_handshake(deep: Any, time_ns: Any) -> Any:
+    """Note the ACK that ends the handshake."""
+    if deep["syn_ack_ns"] != -1:
+        deep["syn_ack_to_ack_ns"] = time_ns - deep["syn_ack_ns"]
+        if deep["syn_ns"] > 0:  # tshark takes the time 0 for none
+            deep["first_rtt_ns"] = time_ns - deep["syn_ns"]
+
+
+@outline_kernel
+def _note_first(packet: Any, near: Any) -> Any:
+    """Note the first segment of a direction."""
+    near["bits"] = U64(near["bits"]) | U64(_SPOKE)
+    window = U64(packet["window"])
+    near["results"]["first_window"] = window
+    if U64(packet["flags"]) & U64(SYN):
+        near["results"]["first_window_scaled"] = window
+
+
+@inline_kernel
+def _shift_of(side: Any) -> Any:
+    """By how many bits the latest window of a direction is to be shifted."""
+    shift = U64(side["shift"])
+    return U64(0) if shift > U64(_MOST_SHIFT) or U64(side["bits"]) & U64(_LAST_IS_SYN) else shift
+
+
+@inline_kernel
+def _look_of_empty(near: Any, far: Any, seq: Any, ack: Any, window: Any) -> Any:
+    """Flags of a segment without payload and without SYN, FIN and RST that stands at the next number."""
+    same = ack == U64(near["acked"])
+    last = U64(far["last_flags"])
+    if window != U64(near["window"]):
+        return U64(WINDOW_UPDATE) if same and window != U64(0) else U64(0)
+    if window == U64(0):
+        more = ack == sequence_difference(near["acked"], U64(0xFFFFFFFF))  # one octet more: it took the probe
+        return U64(ZERO_WINDOW_PROBE_ACK) if (same or more) and last & U64(ZERO_WINDOW_PROBE) else U64(0)
+    if not same:
+        return U64(0)
+    if last & U64(KEEP_ALIVE):
+        return U64(KEEP_ALIVE_ACK)
+    return U64(DUPLICATE_ACK) if ack != U64(0) else U64(0)
+
+
+@inline_kernel
+def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
+    """What a segment shows by itself: windows, probes, keep-alives, a gap before it."""
+    flags, length, window = U64(packet["flags"]), U64(packet["payload_octets"]), U64(packet["window"])
+    next_seq = U64(near["next_seq"])
+    if length == U64(1) and seq == next_seq and U64(far["window"]) == U64(0):
+        return U64(ZERO_WINDOW_PROBE)
+    plain = flags & U64(_SPECIAL) == U64(0)
+    found = U64(0)
+    if next_seq != U64(0) and comes_before(next_seq, seq) and flags & U64(RST) == U64(0):
+        found |= U64(LOST_SEGMENT)
+    if not plain:
+        return found
+    if window == U64(0):
+        found |= U64(ZERO_WINDOW)
+    if length <= U64(1) and sequence_difference(next_seq, seq) == U64(1):
+        found |= U64(KEEP_ALIVE)
+    if length == U64(0):
+        if seq == next_seq and next_seq != U64(0):
+            found |= _look_of_empty(near, far, seq, ack, window)
+    elif U64(far["shift"]) != U64(_SHIFT_UNKNOWN):
+        room = U64(far["acked"]) + (U64(far["window"]) << _shift_of(far))
+        if sequence_difference(seq + length, room) == U64(0):
+            found |= U64(WINDOW_FULL)
+    return found
+
+
+@outline_kernel
+def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: Any) -> Any:
+    """Which kind of retransmission, or out of order, a segment below the highest number is."""
+    length = U64(packet["payload_octets"])
+    phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
+    behind = sequence_difference(near["next_seq"], seq)
+    if length > U64(1) and behind == U64(1):  # the octet before it may have been a window probe
+        return U64(0)
+    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0)
+    if length > U64(0) and answered and not comes_before(far["acked"], seq + length):
+        return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
+    since_ns = time_ns - far["acked_ns"]
+    if U64(far["duplicate_acks"]) >= U64(2) and U64(far["acked"]) == seq and 0 <= since_ns < _FAST_NS:
+        return U64(RETRANSMISSION | FAST_RETRANSMISSION)
+    limit_ns = _REORDER_NS if deep["first_rtt_ns"] <= 0 else deep["first_rtt_ns"]
+    end = sequence_difference(seq + length + phantom, U64(0))
+    if 0 <= time_ns - near["next_ns"] < limit_ns and end != U64(near["next_seq"]):
+        return U64(OUT_OF_ORDER)
+    return U64(RETRANSMISSION)
+
+
+@inline_kernel
+def _slot(end: Any) -> Any:
+    """Place of a segment among the timed ones: a multiplicative hash of the number behind it."""
+    return ((end * U64(0x9E3779B1)) & U64(0xFFFFFFFF)) >> U64(29)
+
+
+@inline_kernel
+def _start_timing(near: Any, far: Any, end: Any, time_ns: Any) -> Any:
+    """Begin to wait for the ACK of a segment, unless it (sent again), or another in its place, is waited for."""
+    at = _slot(end)
+    waiting = U64(near["timed_ends"][at])
+    if waiting == U64(0) or not comes_before(far["acked"], waiting):
+        near["timed_ends"][at] = end
+        near["timed_ns"][at] = time_ns
+
+
+@inline_kernel
+def _stop_timing(far: Any, ack: Any, before: Any, time_ns: Any) -> Any:
+    """Take the time of the segment of the other end that `ack` acknowledges to its last octet."""
+    at = _slot(ack)
+    if U64(far["timed_ends"][at]) == ack and ack != U64(0) and not comes_before(ack, before):
+        far["timed_ends"][at] = 0
+        results = far["results"]
+        rtt_ns = time_ns - far["timed_ns"][at]
+        if results["rtt_samples"] == U64(0):
+            results["rtt_min_ns"] = rtt_ns
+            results["rtt_max_ns"] = rtt_ns
+        elif rtt_ns < results["rtt_min_ns"]:
+            results["rtt_min_ns"] = rtt_ns
+        elif rtt_ns > results["rtt_max_ns"]:
+            results["rtt_max_ns"] = rtt_ns
+        results["rtt_samples"] += U64(1)
+        results["rtt_sum_ns"] += rtt_ns
+
+
+@outline_kernel
+def _count_analysis(near: Any, found: Any) -> Any:
+    """Count the flags of a segment for its sender."""
+    counts = near["results"]["counts"]
+    for bit in range(len(ANALYSIS_FLAGS)):
+        counts[U64(bit)] += (found >> U64(bit)) & U64(1)
+
+
+@inline_kernel
+def _advance(packet: Any, near: Any, far: Any, seq: Any, found: Any, time_ns: Any) -> Any:
+    """Move what the direction has sent."""
+    phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
+    extent = U64(packet["payload_octets"]) + phantom
+    end = sequence_difference(seq + extent, U64(0))
+    next_seq = U64(near["next_seq"])
+    probe = found & U64(ZERO_WINDOW_PROBE) != U64(0)
+    if extent != U64(0) and not probe:
+        _start_timing(near, far, end, time_ns)
+    if not probe:
+        if U64(near["continuous"]) == U64(0):
+            near["continuous"] = next_seq
+        if next_seq == U64(0) or comes_before(next_seq, end):
+            near["next_seq"] = end
+            near["next_ns"] = time_ns
+        if U64(near["continuous"]) == seq or next_seq == U64(0):
+            near["continuous"] = near["next_seq"]
+
+
+@inline_kernel
+def analyse_segment(
+    frame: Any, packet: Any, half: Any, other: Any, deep: Any, upside: Any, reused: Any, mark: Any
+) -> Any:
+    """Judge a segment, count its flags, and note it in the state of both directions.
+
+    Args:
+        frame: FRAME row.
+        packet: PACKET row of the segment.
+        half: HOT row of its sender, after `note_segment`.
+        other: HOT row of its receiver.
+        deep: ANALYSIS row of its flow; changed.
+        upside: Whether the sender is the upper end.
+        reused: Whether it is a SYN that opened a flow in place of another one.
+        mark: MARK row of the frame; `analysis` and `duplicate_ack` are filled.
+    """
+    if U64(packet["bits"]) & U64(_NEEDED | FRAGMENT) != U64(_NEEDED):
+        return
+    if U64(packet["options"]) & U64(WHOLE_TCP_HEADER) == U64(0):
+        return
+    near = deep["high"] if upside else deep["low"]
+    far = deep["low"] if upside else deep["high"]
+    time_ns = frame["time_ns"]
+    flags = U64(packet["flags"])
+    seq = sequence_difference(packet["seq"], half["base_seq"])
+    acks = flags & U64(ACK) != U64(0)
+    ack = sequence_difference(packet["ack"], other["base_seq"]) if acks else U64(0)
+    if U64(near["bits"]) & U64(_SPOKE) == U64(0):
+        _note_first(packet, near)
+    found = _look(packet, near, far, seq, ack)
+    if found & U64(DUPLICATE_ACK):
+        near["duplicate_acks"] = U64(near["duplicate_acks"]) + U64(1)
+        mark["duplicate_ack"] = near["duplicate_acks"]
+    elif found & U64(ZERO_WINDOW_PROBE_ACK) and ack != U64(near["acked"]):
+        far["next_seq"] = ack
+        far["continuous"] = ack
+    if ack != U64(near["acked"]):
+        near["duplicate_acks"] = 0
+    if acks and U64(far["continuous"]) != U64(0) and comes_before(far["continuous"], ack):
+        found |= U64(ACK_LOST_SEGMENT)
+        far["continuous"] = 0 if U64(far["continuous"]) == U64(far["next_seq"]) else far["next_seq"]
+    fills = packet["payload_octets"] != 0 or flags & U64(SYN | FIN) != U64(0)
+    if fills and comes_before(seq, near["next_seq"]) and found & U64(KEEP_ALIVE) == U64(0):
+        found |= _judge_late(packet, near, far, deep, seq, time_ns)
+    if reused or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
+        found |= U64(REUSED_PORTS)
+    _advance(packet, near, far, seq, found, time_ns)
+    if acks:
+        _stop_timing(far, ack, near["acked"], time_ns)
+        if deep["syn_ack_to_ack_ns"] == -1 and flags & U64(_SPECIAL) == U64(0) and seq == U64(1) and ack == U64(1):
+            _end_handshake(deep, time_ns)
+    near["acked"] = ack
+    near["acked_ns"] = time_ns
+    near["window"] = packet["window"]
+    near["last_flags"] = found
+    if flags & U64(SYN):
+        near["bits"] = U64(near["bits"]) | U64(_LAST_IS_SYN)
+        _note_syn(packet, near, far, deep, time_ns)
+    elif U64(near["bits"]) & U64(_LAST_IS_SYN):
+        near["bits"] = U64(near["bits"]) & U64(0xFF ^ _LAST_IS_SYN)
+    if found != U64(0):
+        mark["analysis"] = found
+        _count_analysis(near, found)
+
+
+def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
+    """ANALYSED[k] of one end of the key."""
+    side = gone[end]
+    results = np.zeros(len(gone), ANALYSED)
+    as_octets(results)[:] = as_octets(side["results"])
+    window = side["window"].astype(np.int64)
+    window[window == _NO_WINDOW] = -1
+    results["last_window"] = window
+    shift = side["shift"].astype(np.int64)
+    shift[shift == _NO_SHIFT] = 0
+    shift[side["bits"] & _LAST_IS_SYN != 0] = 0
+    unknown = (window < 0) | (shift == _SHIFT_UNKNOWN)
+    results["last_window_scaled"] = np.where(unknown, -1, window << np.where(unknown, 0, shift))
+    return results
+
+
+def assemble_analysis(gone: npt.NDArray[np.void], flows: npt.NDArray[np.void]) -> None:
+    """Enter what the analysis found into FLOW rows; those of other protocols than TCP keep "not known".
+
+    Args:
+        gone: ANALYSIS[k] of flows that ended; rows of other protocols hold anything.
+        flows: FLOW[k] of the same flows; changed.
+    """
+    tcp = flows["protocol"] == 6
+    upper = flows["upper_originates"] != 0
+    low, high = _results(gone, "low"), _results(gone, "high")
+    for results in (low, high):
+        results[~tcp] = _FRESH["low"]["results"]
+    low, high = as_octets(low), as_octets(high)
+    as_octets(flows["orig"]["analysed"])[:] = np.where(upper, high, low)
+    as_octets(flows["resp"]["analysed"])[:] = np.where(upper, low, high)
+    flows["analysed"] = tcp
+    for name in ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
+        flows[name] = np.where(tcp, gone[name], -1)
+
+
+def without_analysis(flows: npt.NDArray[np.void]) -> None:
+    """Enter "not known" into FLOW rows: FLOW[k]; changed."""
+    for side in ("orig", "resp"):
+        as_octets(flows[side]["analysed"])[:] = as_octets(_FRESH["low"]["results"])
+    for name in ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
+        flows[name] = -1
