@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 
-from traceflow.connstates import ConnState, conn_states, histories
-from traceflow.live import live_rows
-from traceflow.states import CLOSED, ESTABLISHED, HISTORY_OCTETS, INACTIVE, PARTIAL, RESET, SYN_SENT
+from traceflow.connstates import ConnState
+from traceflow.live import assemble_flows, live_rows
+from traceflow.states import CLOSED, ESTABLISHED, INACTIVE, PARTIAL, RESET, SYN_SENT
 
 
 def word(orig: int, resp: int, history: bytes = b"", *, upper: bool = False, protocol: int = 6, sent: int = 0) -> str:
@@ -22,7 +19,7 @@ def word(orig: int, resp: int, history: bytes = b"", *, upper: bool = False, pro
     near, far = ("high", "low") if upper else ("low", "high")
     row[f"{near}_side"]["state"], row[f"{far}_side"]["state"] = orig, resp
     row["low"]["last_seq"] = sent
-    return ConnState(int(conn_states(rows, histories(rows))[0])).text
+    return ConnState(int(assemble_flows(rows)["conn_state"][0])).text
 
 
 @pytest.mark.parametrize("upper", [False, True])
@@ -67,15 +64,3 @@ def test_resets_of_both() -> None:
 
 def test_other_protocols_are_oth() -> None:
     assert word(CLOSED, CLOSED, protocol=1) == "OTH"
-
-
-def test_histories_end_where_their_letters_end() -> None:
-    """Rows are used again, and old letters stay behind the new ones."""
-    rows: Any = live_rows(2)
-    rows["history"][0] = ord("x")
-    rows["letters"][0] = HISTORY_OCTETS
-    rows["history"][1] = list(b"ShADdFaf" + b"x" * (HISTORY_OCTETS - 8))
-    rows["letters"][1] = 3
-    assert histories(rows).tolist() == [b"x" * HISTORY_OCTETS, b"ShA"]
-    assert histories(rows[:0]).shape == (0,)
-    assert conn_states(rows[:0], histories(rows[:0])).dtype == np.uint8

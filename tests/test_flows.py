@@ -13,7 +13,7 @@ import pytest
 from exchange import ICMP, Exchange, Wire
 
 from traceflow import trace
-from traceflow.flows import FLOW, HALF, EndCause, EndReason, Flow, FlowSet, flat_columns, reason_of_causes
+from traceflow.flows import FLOW, HALF, REASON_OF_CAUSE, EndCause, EndReason, Flow, FlowSet, flat_columns
 from traceflow.tcp import FLAG_NAMES
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -168,5 +168,5 @@ def test_reasons_of_causes() -> None:
     assert [int(reason) for reason in EndReason] == [1, 2, 3, 4, 5]
     names = ("IDLE", "FIN", "RST", "NEW_SYN", "END_OF_INPUT", "EVICTED")
     causes = np.array([EndCause[name] for name in names], np.uint8)
-    assert reason_of_causes(causes).tolist() == [1, 3, 3, 3, 4, 5]
+    assert REASON_OF_CAUSE[causes].tolist() == [1, 3, 3, 3, 4, 5]
     assert [EndCause[name].text for name in names] == ["idle", "fin", "rst", "new syn", "end of input", "evicted"]

@@ -23,8 +23,11 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
-__all__ = ["COMPILED", "U64", "inline_kernel", "kernel", "outline_kernel"]
+__all__ = ["COMPILED", "U64", "inline_kernel", "kernel", "outline_kernel", "prefetch"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -124,3 +127,31 @@ def outline_kernel(function: _F) -> _F:
     if not COMPILED:
         return function
     return cast("_F", _njit(**_HOUSE)(function))
+
+
+def _prefetch(typing: Any, array: Any, index: Any, octets: Any) -> Any:
+    """Typing and code of `prefetch`: LLVM's `prefetch` for reading, to be kept in all caches."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows = context.make_array(signature.args[0])(context, builder, arguments[0])
+        start = builder.ptrtoint(rows.data, ir.IntType(64))
+        stride = cgutils.unpack_tuple(builder, rows.strides)[0]
+        address = builder.add(builder.add(start, builder.mul(arguments[1], stride)), arguments[2])
+        octet, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [octet, number, number, number])
+        hint = builder.module.declare_intrinsic("llvm.prefetch", [octet], shape)
+        builder.call(hint, [builder.inttoptr(address, octet), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index, octets), code
+
+
+def _nothing(array: Any, index: Any, octets: Any) -> None:
+    """`prefetch` of plain kernels."""
+
+
+prefetch: Any = intrinsic(_prefetch) if COMPILED else _nothing
+"""`prefetch(array, index, octets)`: have the processor fetch the cache line that lies `octets` behind the start of
+`array[index]`, both uint64. A hint: nothing waits for it, no value depends on it, and an index out of bounds is harmless, because a
+processor drops a prefetch that it may not do. With many live flows a look-up waits for memory several times; asked for
+some packets ahead, these waits overlap."""

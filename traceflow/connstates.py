@@ -1,29 +1,28 @@
 """What became of connections: ConnState, from the states of both ends, and histories as text; with Zeek's definitions.
 
-Columns in, columns out, when flows have ended; the states themselves are the business of `states.py`.
+Asked once, when a flow has ended; the states themselves are the business of `states.py`.
 """
 
 from __future__ import annotations
 
 import enum
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from traceflow.compiled import U64, inline_kernel, outline_kernel
 from traceflow.states import (
     CLOSED,
     DATA_SEEN,
     ESTABLISHED,
     HAS_FIN,
-    HISTORY_OCTETS,
     INACTIVE,
     PARTIAL,
     RESET,
     SYN_ACK_SENT,
     SYN_SENT,
 )
+from traceflow.tcp import lies_after
 
-__all__ = ["ConnState", "conn_states", "histories"]
+__all__ = ["ConnState", "conn_state"]
 
 _TCP, _UDP = 6, 17
 
@@ -64,80 +63,72 @@ class ConnState(enum.IntEnum):
         return self.name
 
 
-def histories(gone: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
-    """The histories of LIVE[k]: S48[k]."""
-    if not len(gone):
-        return np.zeros(0, f"S{HISTORY_OCTETS}")
-    letters = np.ascontiguousarray(gone["history"])
-    letters[np.arange(HISTORY_OCTETS) >= gone["letters"][:, None]] = 0
-    texts: npt.NDArray[np.bytes_] = letters.view(f"S{HISTORY_OCTETS}").reshape(-1)
-    return texts
-
-
-def _no_octets(half: npt.NDArray[np.void], side: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+@inline_kernel
+def _leaves_no_room(half: Any, side: Any) -> Any:
     """Whether the numbers of a side leave no room for data: neither sent nor acknowledged, SYN and FIN apart."""
-    sent = (half["last_seq"] - side["start_seq"]).view(np.int32)
-    acked = (side["acked_seq"] - side["start_seq"]).view(np.int32)
-    control = 1 + ((side["bits"] & HAS_FIN) != 0)
-    none: npt.NDArray[np.bool_] = np.maximum(sent, acked) <= control
-    return none
+    control = U64(2) if U64(side["bits"]) & U64(HAS_FIN) else U64(1)
+    end = (U64(side["start_seq"]) + control) & U64(0xFFFFFFFF)
+    return not lies_after(half["last_seq"], end) and not lies_after(side["acked_seq"], end)
 
 
-def _syn_then_rst(history: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
+@outline_kernel
+def _attempted_and_reset(flow: Any) -> Any:
     """Whether the originator sent a SYN and a RST, and none of its letters H A F G I Q stands between them."""
-    letters = np.ascontiguousarray(history).view(np.uint8).reshape(len(history), HISTORY_OCTETS)
-    letters = np.where((letters[:, :1] == ord("^")), np.roll(letters, -1, axis=1), letters)
-    resets = letters == ord("R")
-    first_reset = np.where(resets.any(axis=1), resets.argmax(axis=1), HISTORY_OCTETS)
-    others = np.isin(letters, np.frombuffer(b"HAFGIQ", np.uint8))
-    first_other = np.where(others.any(axis=1), others.argmax(axis=1), HISTORY_OCTETS)
-    answer: npt.NDArray[np.bool_] = (letters[:, 0] == ord("S")) & (first_reset < first_other)
-    return answer
+    history = flow["history"]
+    at = U64(1) if history[U64(0)] == _TURN else U64(0)
+    if history[at] != _SYN:
+        return False
+    for i in range(at, U64(flow["letters"])):
+        letter = history[U64(i)]
+        if letter == _RST:
+            return True
+        for other in _ENDS_ATTEMPT:
+            if letter == other:
+                return False
+    return False
 
 
-def conn_states(gone: npt.NDArray[np.void], history: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
-    """The ConnState of LIVE rows.
+@outline_kernel
+def _tcp_state(flow: Any, orig: Any, resp: Any) -> Any:
+    """ConnState of a TCP flow by the states of its ends, RESET_AFTER_FIN taken for RESET."""
+    orig_silent = orig == U64(INACTIVE) or orig == U64(PARTIAL)
+    resp_silent = resp == U64(INACTIVE) or resp == U64(PARTIAL)
+    if resp == U64(RESET):
+        empty = _leaves_no_room(flow["low"], flow["low_side"]) and _leaves_no_room(flow["high"], flow["high_side"])
+        if orig == U64(SYN_SENT) or orig == U64(SYN_ACK_SENT) or (orig == U64(RESET) and empty):
+            return _REJ
+        return _RSTRH if orig_silent else _RSTR
+    if orig == U64(RESET):
+        if not resp_silent:
+            return _RSTO
+        return _RSTOS0 if _attempted_and_reset(flow) else _OTH
+    if orig == U64(CLOSED):
+        if resp == U64(CLOSED):
+            return _SF
+        return _SH if resp_silent else _S2
+    if resp == U64(CLOSED):
+        return _SHR if orig_silent else _S3
+    if orig == U64(SYN_SENT) and resp == U64(INACTIVE):
+        return _S0
+    return _S1 if orig == U64(ESTABLISHED) and resp == U64(ESTABLISHED) else _OTH
 
-    Args:
-        gone: LIVE[k].
-        history: Their histories.
 
-    Returns:
-        uint8[k].
-    """
-    upper = gone["upper_originates"] != 0
-    low, high = gone["low_side"]["state"], gone["high_side"]["state"]
-    orig, resp = np.where(upper, high, low), np.where(upper, low, high)
-    orig, resp = np.minimum(orig, RESET), np.minimum(resp, RESET)
-    orig_silent = (orig == INACTIVE) | (orig == PARTIAL)
-    resp_silent = (resp == INACTIVE) | (resp == PARTIAL)
-    attempted = (orig == SYN_SENT) | (orig == SYN_ACK_SENT)
-    empty = _no_octets(gone["low"], gone["low_side"]) & _no_octets(gone["high"], gone["high_side"])
-    half_open = np.zeros(len(gone), np.bool_)
-    asked_for = (orig == RESET) & resp_silent  # few
-    half_open[asked_for] = _syn_then_rst(history[asked_for])
-    rules = (
-        ((resp == RESET) & (attempted | ((orig == RESET) & empty)), ConnState.REJ),
-        ((resp == RESET) & orig_silent, ConnState.RSTRH),
-        (resp == RESET, ConnState.RSTR),
-        ((orig == RESET) & ~resp_silent, ConnState.RSTO),
-        (half_open, ConnState.RSTOS0),
-        (orig == RESET, ConnState.OTH),
-        ((orig == CLOSED) & (resp == CLOSED), ConnState.SF),
-        ((orig == CLOSED) & resp_silent, ConnState.SH),
-        (orig == CLOSED, ConnState.S2),
-        ((resp == CLOSED) & orig_silent, ConnState.SHR),
-        (resp == CLOSED, ConnState.S3),
-        ((orig == SYN_SENT) & (resp == INACTIVE), ConnState.S0),
-        ((orig == ESTABLISHED) & (resp == ESTABLISHED), ConnState.S1),
-    )
-    states = np.select([rule for rule, _ in rules], [np.uint8(state) for _, state in rules], np.uint8(ConnState.OTH))
-    spoke = {end: (gone[end]["smooth"] & DATA_SEEN) != 0 for end in ("low", "high")}
-    asked = np.where(upper, spoke["high"], spoke["low"])
-    answered = np.where(upper, spoke["low"], spoke["high"])
-    datagrams = np.array([[ConnState.OTH, ConnState.SHR], [ConnState.S0, ConnState.SF]], np.uint8)
-    states = np.where(gone["protocol"] == _UDP, datagrams[asked.astype(int), answered.astype(int)], states)
-    found: npt.NDArray[np.uint8] = np.where(
-        np.isin(gone["protocol"], (_TCP, _UDP)), states, np.uint8(ConnState.OTH)
-    ).astype(np.uint8)
-    return found
+@outline_kernel
+def conn_state(flow: Any) -> Any:
+    """The ConnState of a flow that ended: a LIVE row."""
+    upper = flow["upper_originates"] != 0
+    if flow["protocol"] == _TCP:
+        low, high = min(U64(flow["low_side"]["state"]), U64(RESET)), min(U64(flow["high_side"]["state"]), U64(RESET))
+        return _tcp_state(flow, high if upper else low, low if upper else high)
+    if flow["protocol"] == _UDP:
+        low, high = U64(flow["low"]["smooth"]) & U64(DATA_SEEN), U64(flow["high"]["smooth"]) & U64(DATA_SEEN)
+        asked, answered = (high, low) if upper else (low, high)
+        if answered:
+            return _SF if asked else _SHR
+        return _S0 if asked else _OTH
+    return _OTH
+
+
+_SYN, _RST, _TURN = ord("S"), ord("R"), ord("^")
+_ENDS_ATTEMPT = tuple(ord(letter) for letter in "HAFGIQ")
+_OTH, _S0, _S1, _SF, _REJ, _S2, _S3, _RSTO, _RSTR, _RSTOS0, _RSTRH, _SH, _SHR = (U64(state) for state in ConnState)

@@ -12,7 +12,7 @@ from typing import Any
 
 from traceflow.compiled import U64, inline_kernel, kernel
 
-__all__ = ["EMPTY", "find_row", "forget_row", "hash_key", "index_row", "is_reversed", "reindex"]
+__all__ = ["EMPTY", "find_row", "forget_row", "hash_key", "hash_keys", "index_row", "is_reversed", "reindex"]
 
 EMPTY = 0
 """Value of a free slot; a taken one holds the row number plus one."""
@@ -148,3 +148,19 @@ def reindex(slots: Any, live: Any, heap: Any, count: Any) -> Any:
     for i in range(count):
         row = U64(heap[U64(i)]["row"])
         index_row(slots, U64(live[row]["hashed"]), row)
+
+
+@kernel
+def hash_keys(packets: Any, directed: Any, secret: Any, hashes: Any) -> Any:
+    """Hash the keys of a batch, so that the table knows some packets ahead where it will look.
+
+    Args:
+        packets: PACKET[m]; rows without a flow get the hash of whatever stands there.
+        directed: Whether the key keeps its direction.
+        secret: uint64[5], random words of this run.
+        hashes: uint32[m], filled.
+    """
+    for i in range(len(packets)):
+        packet = packets[U64(i)]
+        upside = False if directed else is_reversed(packet)
+        hashes[U64(i)] = hash_key(packet, upside, secret)

@@ -37,7 +37,6 @@ __all__ = [
     "SYN_SENT",
     "TIMINGS",
     "add_turn",
-    "clear_side",
     "finished",
     "follow_datagram",
     "follow_segment",
@@ -146,26 +145,6 @@ _MASK = U64(0xFFFFFFFF)
 _FAR = U64(1 << 20)  # Zeek doubts numbers of SYN and RST that lie further away
 _ALL_KNOWN = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | WINDOW_KNOWN
 _LOWER = 0x20
-
-
-@outline_kernel
-def clear_side(side: Any) -> Any:
-    """Make the state of a direction new."""
-    side["start_seq"] = 0
-    side["next_seq"] = 0
-    side["acked_seq"] = 0
-    side["fin_seq"] = 0
-    side["last_syn"] = 0
-    side["last_fin"] = 0
-    side["last_rst"] = 0
-    side["checksums"] = 0
-    side["gaps"] = 0
-    side["repeats"] = 0
-    side["zero_windows"] = 0
-    side["state"] = 0
-    side["letters"] = 0
-    side["bits"] = 0
-    side["island_count"] = 0
 
 
 @outline_kernel

@@ -16,18 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.analysis import analyse_segment, analysis_rows, assemble_analysis, without_analysis
-from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
+from traceflow.analysis import ANALYSIS, analyse_segment, analysis_rows, assemble_analysis, without_analysis
+from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
 from traceflow.flows import FLOW, Account, EndCause
-from traceflow.keys import find_row, forget_row, hash_key, index_row, is_reversed, reindex
-from traceflow.live import assemble_flows, live_rows
+from traceflow.keys import EMPTY, find_row, forget_row, hash_keys, index_row, is_reversed, reindex
+from traceflow.live import LIVE, as_octets, assemble_flows, clear_words, copy_words, join_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, Options
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, Verdict
 from traceflow.states import (
     CLOSING,
     TIMINGS,
     add_turn,
-    clear_side,
     finished,
     follow_datagram,
     follow_segment,
@@ -50,6 +49,8 @@ FROM_UPPER = 2
 
 STATE = np.dtype(
     [
+        ("at", "u8"),  # next frame of the batch to handle
+        ("first", "u8"),  # number of the first frame of the batch
         ("clock_ns", "i8"),  # running maximum of the time stamps
         ("secret", "u8", (5,)),  # random words of the hash
         ("opened", "u8"),  # flows opened so far: the number of the latest
@@ -90,25 +91,29 @@ _FIN, _RST = U64(EndCause.FIN), U64(EndCause.RST)
 
 # Besides the flows that are due, a frame can end one by its SYN, one for lack of room, and its own.
 _ENDED_BY_ONE_FRAME = 3
-_GONE_ROWS = 1024
+_GONE_ROWS = 256  # with their analysis, less than half of a second-level cache of 1 MiB
 _NEW = len(TIMINGS)
 _BROADCAST = U64(0xFFFFFFFFFFFF)  # ::ffff:255.255.255.255, its lower half
 _FIRST_ROWS = 1024
+_LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
+# Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
+_SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
 _NO_FLOWS = np.zeros(0, FLOW)
 
 
 @outline_kernel
-def _end_row(state: Any, live: Any, slots: Any, heap: Any, gone: Any, row: Any, cause: Any) -> Any:
+def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any, cause: Any) -> Any:
     """End the flow of a row: hand it out and free the row. What closed a flow outranks what ends it now.
 
-    `gone` are three arrays: LIVE[j], which receives the row, ANALYSIS[n] of `live`, and ANALYSIS[j] (see `track`).
+    `words`: see `track`.
     """
     flow = live[row]
     flow["cause"] = flow["closed_by"] if flow["closed_by"] else cause
-    gone[0][U64(state["ended"])] = flow
+    ended = U64(state["ended"])
+    copy_words(words[0], row * _LIVE_WORDS, words[1], ended * _LIVE_WORDS, _LIVE_WORDS)
     if state["analysis"] and flow["protocol"] == _TCP:
-        gone[2][U64(state["ended"])] = gone[1][row]
-    state["ended"] = U64(state["ended"]) + U64(1)
+        copy_words(words[2], row * _DEEP_WORDS, words[3], ended * _DEEP_WORDS, _DEEP_WORDS)
+    state["ended"] = ended + U64(1)
     forget_row(slots, live, row)
     drop_row(heap, live, row, U64(state["live"]))
     state["live"] = U64(state["live"]) - U64(1)
@@ -117,11 +122,11 @@ def _end_row(state: Any, live: Any, slots: Any, heap: Any, gone: Any, row: Any, 
 
 
 @outline_kernel
-def _end_due(state: Any, live: Any, slots: Any, heap: Any, gone: Any, now_ns: Any, most: Any, cause: Any) -> Any:
+def _end_due(state: Any, live: Any, slots: Any, heap: Any, words: Any, now_ns: Any, most: Any, cause: Any) -> Any:
     """End the flows that are due at `now_ns`, earliest first, at most `most` of them.
 
     Returns:
-        False where no room is left in `gone` and more may be due.
+        False where no room is left for flows that end and more may be due.
     """
     while U64(state["live"]) != U64(0) and most != U64(0):
         if heap[U64(0)]["wake_ns"] > now_ns:
@@ -130,26 +135,28 @@ def _end_due(state: Any, live: Any, slots: Any, heap: Any, gone: Any, now_ns: An
         if live[row]["due_ns"] != heap[U64(0)]["wake_ns"]:
             wake_first_again(heap, live, U64(state["live"]))
             continue
-        if U64(state["ended"]) == U64(len(gone[0])):
+        if U64(state["ended"]) == U64(_GONE_ROWS):
             return False
-        _end_row(state, live, slots, heap, gone, row, cause)
+        _end_row(state, live, slots, heap, words, row, cause)
         most -= U64(1)
     return True
 
 
 @outline_kernel
-def _open_row(state: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> Any:
+def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashed: Any) -> Any:
     """Take a free row for a new flow and write its key. Returns the row; the caller indexes and times it."""
     row = U64(state["free"]) - U64(1)
     flow = live[row]
     state["free"] = flow["heap_at"]
     state["opened"] = U64(state["opened"]) + U64(1)
+    clear_words(words[0], row * _LIVE_WORDS, _LIVE_WORDS)
+    if state["analysis"] and packet["protocol"] == _TCP:
+        fresh = U64(len(words[2])) - _DEEP_WORDS
+        copy_words(words[2], fresh, words[2], row * _DEEP_WORDS, _DEEP_WORDS)
     flow["number"] = state["opened"]
     flow["hashed"] = hashed
     flow["protocol"] = packet["protocol"]
     flow["ip_version"] = packet["ip_version"]
-    flow["turned"] = 0
-    flow["closed_by"] = 0
     if upside:
         flow["low_hi"], flow["low_lo"], flow["low_port"] = packet["dst_hi"], packet["dst_lo"], packet["dst_port"]
         flow["high_hi"], flow["high_lo"], flow["high_port"] = packet["src_hi"], packet["src_lo"], packet["src_port"]
@@ -164,12 +171,8 @@ def _open_row(state: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> A
             originates = sender_originates(packet)
     flow["upper_originates"] = 1 if upside == originates else 0
     timing = _TCP_TIMING if packet["protocol"] == _TCP else _OTHER_TIMING
-    _clear_direction(flow["low"], flow["low_rest"], timing)
-    _clear_direction(flow["high"], flow["high_rest"], timing)
-    clear_side(flow["low_side"])
-    clear_side(flow["high_side"])
-    flow["partial"] = 0
-    flow["letters"] = 0
+    flow["low"]["timing"] = timing
+    flow["high"]["timing"] = timing
     if not originates:
         add_turn(flow)
     return row
@@ -194,28 +197,6 @@ def _originates_by_ports(state: Any, packet: Any) -> Any:
     if flags & U64(SYN | ACK) == U64(SYN):
         return True
     return served and packet["src_port"] >= packet["dst_port"]
-
-
-@outline_kernel
-def _clear_direction(half: Any, rest: Any, timing: Any) -> Any:
-    half["packets"] = 0
-    half["wire_octets"] = 0
-    half["ip_octets"] = 0
-    half["payload_octets"] = 0
-    half["last_ns"] = 0
-    half["psh"] = 0
-    half["base_seq"] = 0
-    half["bits"] = 0
-    half["time_bits"] = 0
-    half["smooth"] = 0
-    half["timing"] = timing
-    half["last_seq"] = 0
-    rest["first_ns"] = 0
-    rest["opened_ns"] = 0
-    rest["opened_frame"] = 0
-    counters = rest["flags"]
-    for bit in range(8):
-        counters[U64(bit)] = 0
 
 
 @inline_kernel
@@ -310,44 +291,76 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
     state["clocked"] = number
 
 
+@inline_kernel
+def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, hashes: Any, at: Any) -> Any:
+    """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
+    mask = U64(len(slots) - 1)
+    if at + _SLOT_AHEAD < U64(len(hashes)):
+        prefetch(slots, U64(hashes[at + _SLOT_AHEAD]) & mask, U64(0))
+    if at + _ROW_AHEAD < U64(len(hashes)):
+        slot = U64(slots[U64(hashes[at + _ROW_AHEAD]) & mask])
+        if slot != U64(EMPTY):
+            row = slot - U64(1)
+            prefetch(live, row, U64(0))
+            prefetch(live, row, U64(64))
+            prefetch(live, row, U64(128))
+            if state["analysis"]:
+                prefetch(deep, row, U64(0))
+                prefetch(deep, row, U64(64))
+                prefetch(deep, row, U64(128))
+                prefetch(deep, row, U64(384))
+                prefetch(deep, row, U64(448))
+                prefetch(deep, row, U64(512))
+
+
 @kernel
 def track(
-    state: Any, live: Any, slots: Any, heap: Any, gone: Any, frames: Any, packets: Any, marks: Any, at: Any, first: Any
+    state: Any,
+    live: Any,
+    slots: Any,
+    heap: Any,
+    deep: Any,
+    words: Any,
+    frames: Any,
+    packets: Any,
+    marks: Any,
+    hashes: Any,
 ) -> Any:
-    """Give each packet its flow.
+    """Give each packet its flow, from frame `at` of STATE on.
+
+    Stops early where no room is left for flows that end, or no row is free; `at` is then the first frame that was not
+    handled, and the caller makes room and calls again.
 
     Args:
         state: STATE[1].
         live: LIVE[n].
         slots: uint32[2**k >= 2 * n], the index of keys.py.
         heap: HEAP[n], the heap of timeouts.py.
-        gone: (LIVE[j], ANALYSIS[n + 1], ANALYSIS[j]): the first and the last receive the flows that end; the second
-            belongs to `live`, row by row, with a fresh row at its end. Without analysis the latter are empty.
+        deep: ANALYSIS[n + 1], the last row fresh; ANALYSIS[1] without analysis.
+        words: Rows as uint64 words: those of `live`, those of flows that ended (_GONE_ROWS), and both of `deep`.
         frames: FRAME[m].
         packets: PACKET[m]; a Verdict may be set.
         marks: MARK[m], filled.
-        at: First frame to handle.
-        first: Number of frames[0], counted from 1 over all captures.
-
-    Returns:
-        The index of the first frame that was not handled: m, or less where `gone` is full or no row is free;
-        the caller makes room and calls again with it.
+        hashes: uint32[m], hashes of the keys.
     """
     table = state[U64(0)]
     verdicts = table["verdicts"]
-    for i in range(at, len(packets)):
+    while table["at"] < U64(len(packets)):
+        i = U64(table["at"])
         if table["free"] == U64(0) and table["live"] < table["max_flows"]:
-            return i
-        frame = frames[U64(i)]
-        packet = packets[U64(i)]
-        mark = marks[U64(i)]
-        number = U64(first + i)
+            return
+        _look_ahead(table, live, slots, deep, hashes, i)
+        frame = frames[i]
+        packet = packets[i]
+        mark = marks[i]
+        number = U64(table["first"]) + i
         _set_clock(table, frame, number)
         most = U64(table["live"])
-        if not _end_due(table, live, slots, heap, gone, table["clock_ns"], most, _IDLE):
-            return i
-        if U64(table["ended"]) + U64(_ENDED_BY_ONE_FRAME) > U64(len(gone[0])):
-            return i
+        if not _end_due(table, live, slots, heap, words, table["clock_ns"], most, _IDLE):
+            return
+        if U64(table["ended"]) + U64(_ENDED_BY_ONE_FRAME) > U64(_GONE_ROWS):
+            return
+        table["at"] = i + U64(1)
         if table["tcp_only"] and packet["verdict"] == _FLOW and packet["protocol"] != _TCP:
             packet["verdict"] = _NOT_TCP
         verdicts[U64(packet["verdict"])] += U64(1)
@@ -359,7 +372,7 @@ def track(
             continue
         tcp = packet["protocol"] == _TCP
         upside = False if table["directed"] else is_reversed(packet)
-        hashed = hash_key(packet, upside, table["secret"])
+        hashed = U64(hashes[i])
         found = find_row(slots, live, packet, upside, hashed)
         reused = False
         if found != U64(0) and tcp and table["syn_opens"]:
@@ -369,14 +382,14 @@ def track(
             if not table["zeek_reuse"]:
                 opens = opens_new_flow(packet, sender, flow["closed_by"] != 0)
             if opens:
-                _end_row(table, live, slots, heap, gone, found - U64(1), _NEW_SYN)
+                _end_row(table, live, slots, heap, words, found - U64(1), _NEW_SYN)
                 found = U64(0)
                 reused = True
         row = found - U64(1)
         if found == U64(0):
             if table["live"] >= table["max_flows"]:
-                _end_due(table, live, slots, heap, gone, NEVER_NS, U64(1), _EVICTED)
-            row = _open_row(table, live, packet, upside, hashed)
+                _end_due(table, live, slots, heap, words, NEVER_NS, U64(1), _EVICTED)
+            row = _open_row(table, live, words, packet, upside, hashed)
         flow = live[row]
         half = flow["high"] if upside else flow["low"]
         other = flow["low"] if upside else flow["high"]
@@ -386,10 +399,7 @@ def track(
         if packet["protocol"] == _UDP:
             follow_datagram(packet, flow, half, upside)
         if tcp and table["analysis"]:
-            deep = gone[1][row]
-            if found == U64(0):
-                gone[1][row] = gone[1][U64(len(gone[1])) - U64(1)]
-            analyse_segment(frame, packet, half, other, deep, upside, reused, mark)
+            analyse_segment(frame, packet, half, other, deep[row], upside, reused, mark)
         mark["flow"] = flow["number"]
         from_upper = U64(FROM_UPPER) if upside else U64(0)
         from_responder = U64(FROM_RESPONDER) if upside != (flow["upper_originates"] != 0) else U64(0)
@@ -404,19 +414,18 @@ def track(
         elif shorter:
             wake_earlier(heap, live, row)
         if ends:
-            _end_row(table, live, slots, heap, gone, row, _FIN)
-    return len(packets)
+            _end_row(table, live, slots, heap, words, row, _FIN)
 
 
 @kernel
-def end_all(state: Any, live: Any, slots: Any, heap: Any, gone: Any, now_ns: Any, cause: Any) -> Any:
+def end_all(state: Any, live: Any, slots: Any, heap: Any, words: Any, now_ns: Any, cause: Any) -> Any:
     """End the flows that are due at `now_ns` (NEVER_NS: all), in the order in which they are due.
 
     Returns:
-        False where `gone` is full; the caller drains it and calls again.
+        False where no room is left for flows that end; the caller drains it and calls again.
     """
     table = state[U64(0)]
-    return _end_due(table, live, slots, heap, gone, now_ns, U64(table["live"]), cause)
+    return _end_due(table, live, slots, heap, words, now_ns, U64(table["live"]), cause)
 
 
 class FlowTable:
@@ -453,12 +462,12 @@ class FlowTable:
         state["syn_opens"] = options.syn_opens
         state["tcp_end"] = _TCP_END[options.tcp_end]
         state["analysis"] = options.analysis
-        self._gone = (live_rows(_GONE_ROWS), analysis_rows(0), analysis_rows(_GONE_ROWS if options.analysis else 0))
-        self._marks = np.zeros(0, MARK)
+        self._gone, self._gone_deep = live_rows(_GONE_ROWS), analysis_rows(_GONE_ROWS if options.analysis else 1)
+        self._marks, self._hashes = np.zeros(0, MARK), np.zeros(0, np.uint32)
         self._ended: list[npt.NDArray[np.void]] = []
         self._causes = np.zeros(max(EndCause) + 1, np.int64)
         self._frames = 0
-        self._live = live_rows(0)
+        self._live, self._deep = live_rows(0), analysis_rows(1)
         self._heap = np.zeros(0, HEAP)
         self._slots = np.zeros(2, np.uint32)
         self._grow()
@@ -469,18 +478,19 @@ class FlowTable:
         rows = min(max(_FIRST_ROWS, 2 * old), max(self.options.max_flows, 1))
         state = self._state[0]
         live = live_rows(rows)
-        live[:old] = self._live
+        as_octets(live)[:old] = as_octets(self._live)
         chain = np.arange(old + 2, rows + 2, dtype=np.uint32)
         chain[-1] = state["free"]
         live["heap_at"][old:] = chain
         state["free"] = old + 1
         heap = np.zeros(rows, HEAP)
-        heap[:old] = self._heap
+        as_octets(heap)[:old] = as_octets(self._heap)
         self._live, self._heap = live, heap
         if self.options.analysis:
             deep = analysis_rows(rows + 1)
-            deep[:old] = self._gone[1][:old]
-            self._gone = (self._gone[0], deep, self._gone[2])
+            as_octets(deep)[:old] = as_octets(self._deep)[:old]
+            self._deep = deep
+        self._words = tuple(rows.view(np.uint64) for rows in (self._live, self._gone, self._deep, self._gone_deep))
         self._slots = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)
         reindex(self._slots, self._live, self._heap, int(state["live"]))
 
@@ -498,12 +508,14 @@ class FlowTable:
             MARK[m], valid until the next call.
         """
         if len(self._marks) < len(packets):
-            self._marks = np.zeros(len(packets), MARK)
-        marks = self._marks[: len(packets)]
-        state, at = self._state, 0
+            self._marks, self._hashes = np.zeros(len(packets), MARK), np.zeros(len(packets), np.uint32)
+        marks, hashes, state = self._marks[: len(packets)], self._hashes[: len(packets)], self._state
+        hash_keys(packets, self.options.directed, state[0]["secret"], hashes)
+        state["at"], state["first"] = 0, first_number
         while True:
-            at = track(state, self._live, self._slots, self._heap, self._gone, frames, packets, marks, at, first_number)
-            if at == len(packets):
+            rows = self._live, self._slots, self._heap, self._deep, self._words
+            track(state, *rows, frames, packets, marks, hashes)
+            if state[0]["at"] == len(packets):
                 break
             self._take_gone()
             if not state[0]["free"] and len(self._live) < self.options.max_flows:
@@ -531,9 +543,9 @@ class FlowTable:
         """Move what ended out of the buffer of the kernels."""
         ended = int(self._state[0]["ended"])
         if ended:
-            flows = assemble_flows(self._gone[0][:ended])
+            flows = assemble_flows(self._gone[:ended])
             if self.options.analysis:
-                assemble_analysis(self._gone[2][:ended], flows)
+                assemble_analysis(self._gone_deep[:ended], flows)
             else:
                 without_analysis(flows)
             self._causes += np.bincount(flows["end_cause"], minlength=len(self._causes))
@@ -544,11 +556,11 @@ class FlowTable:
         """Take the flows that have ended since the last call: FLOW[k] in the order in which they ended."""
         self._take_gone()
         ended, self._ended = self._ended, []
-        return np.concatenate(ended) if ended else _NO_FLOWS
+        return join_rows(ended) if ended else _NO_FLOWS
 
     def end(self, cause: EndCause = EndCause.END_OF_INPUT) -> None:
         """End all live flows, the one nearest to its timeout first."""
-        while not end_all(self._state, self._live, self._slots, self._heap, self._gone, NEVER_NS, U64(cause)):
+        while not end_all(self._state, self._live, self._slots, self._heap, self._words, NEVER_NS, U64(cause)):
             self._take_gone()
 
     @property
