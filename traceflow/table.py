@@ -355,9 +355,11 @@ def track(
         mark = marks[i]
         number = U64(table["first"]) + i
         _set_clock(table, frame, number)
-        most = U64(table["live"])
-        if not _end_due(table, live, slots, heap, words, table["clock_ns"], most, _IDLE):
-            return
+        # Asked here as well, because the call alone, with all its arrays, takes as long as the look-up of a flow.
+        if heap[U64(0)]["wake_ns"] <= table["clock_ns"]:
+            most = U64(table["live"])
+            if not _end_due(table, live, slots, heap, words, table["clock_ns"], most, _IDLE):
+                return
         if U64(table["ended"]) + U64(_ENDED_BY_ONE_FRAME) > U64(_GONE_ROWS):
             return
         table["at"] = i + U64(1)
