@@ -255,6 +255,36 @@ def test_cooked_802_2() -> None:
     assert row["link_octets"] == 16 + 8
 
 
+LINK_FRELAY = 107
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "1861 0800",  # an EtherType: Cisco's encapsulation; tshark 4.0.17 says fr:ip of it
+        "1860 81 0800",  # Q.922, 3.2: the last octet of the address has its lowest bit set
+        "1860 80 81 0800",
+        "1861 03cc",  # RFC 2427, 5: NLPID of IP
+        "1860 80 81 03cc",
+        "1861 03 00 80 000000 0800",  # RFC 2427, 4.1: padding, NLPID of SNAP
+    ],
+)
+def test_frame_relay(header: str) -> None:
+    row = decode_one(bytes.fromhex(header) + P4, LINK_FRELAY)
+    assert_segment(row, 4)
+    assert row["link_octets"] == len(bytes.fromhex(header))
+
+
+def test_frame_relay_without_ip() -> None:
+    assert verdict_of(bytes.fromhex("1861 0806") + P4, LINK_FRELAY) == Verdict.NOT_IP  # ARP
+    assert verdict_of(bytes.fromhex("1861 0308") + P4, LINK_FRELAY) == Verdict.NOT_IP  # NLPID of Q.933
+    assert (
+        verdict_of(bytes.fromhex("000c 0522") + P4, LINK_FRELAY) == Verdict.NOT_IP
+    )  # an address of three octets, no EtherType of IP
+    for octets in ("18", "1861", "1861 03", "1860 80 80 80", "1861 0300 80 000000 08"):
+        assert verdict_of(bytes.fromhex(octets), LINK_FRELAY) == Verdict.TRUNCATED_LINK, octets
+
+
 STACKS = [
     [(0x8100, 10)],
     [(0x88A8, 100), (0x8100, 10)],

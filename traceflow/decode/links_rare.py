@@ -74,6 +74,30 @@ def _radiotap_padding(b: Any, s: Any, size: Any) -> Any:
 
 
 @outline_kernel
+def _frame_relay(b: Any, s: Any, n: Any, o: Any) -> Any:
+    """Behind a Frame Relay address whose first two octets were passed. Returns as `pass_headers`.
+
+    The last of the up to four octets of an address has its lowest bit set (ITU-T Q.922, 3.2). RFC 2427 puts the control
+    octet 3 behind it, Cisco's encapsulation an EtherType.
+    """
+    while o < U64(4) and U64(b[s + o - U64(1)]) & U64(1) == U64(0) and n > o:
+        o += U64(1)
+    if n < o + U64(2):
+        return CUT_LINK, U64(FRAME_RELAY), o
+    if U64(b[s + o]) != U64(3):
+        ether = u16(b, s + o)
+        return OK, ether if ether >= U64(FIRST_ETHERTYPE) else U64(OTHER), o + U64(2)
+    o += U64(2) if U64(b[s + o + U64(1)]) == U64(0) else U64(1)  # padding
+    if n < o + U64(6):
+        return CUT_LINK, U64(FRAME_RELAY), o
+    identifier = U64(b[s + o])
+    if identifier == U64(0x80):
+        return OK, u16(b, s + o + U64(4)), o + U64(6)
+    what = U64(IP4) if identifier == U64(0xCC) else U64(IP6) if identifier == U64(0x8E) else U64(OTHER)
+    return OK, what, o + U64(1)
+
+
+@outline_kernel
 def first_header(b: Any, s: Any, n: Any, link: Any, what: Any, o: Any) -> Any:
     """Forms of link headers that need a look at their octets; `o` of them were passed. Returns as `pass_headers`."""
     first = U64(b[s]) if n != U64(0) else U64(0)
@@ -90,15 +114,8 @@ def first_header(b: Any, s: Any, n: Any, link: Any, what: Any, o: Any) -> Any:
         # RFC 1201: a flag, 0 for a whole packet, and a sequence number
         whole = system == U64(212) and n > o and U64(b[s + o]) == U64(0)
         return OK, U64(IP4) if whole else U64(OTHER), o + U64(3) if whole else o
-    if what == U64(FRAME_RELAY):  # RFC 2427
-        o += U64(2) if n > o + U64(1) and U64(b[s + o + U64(1)]) == U64(0) else U64(1)  # padding
-        if n < o + U64(6):
-            return CUT_LINK, what, o
-        identifier = U64(b[s + o])
-        if identifier == U64(0x80):
-            return OK, u16(b, s + o + U64(4)), o + U64(6)
-        what = U64(IP4) if identifier == U64(0xCC) else U64(IP6) if identifier == U64(0x8E) else U64(OTHER)
-        return OK, what, o + U64(1)
+    if what == U64(FRAME_RELAY):
+        return _frame_relay(b, s, n, o)
     verdict, following, o = _measured(b, s, n, what)
     if verdict == OK and link == U64(192):  # PPI names the link type of what follows
         inner = U64(b[s + U64(4)])
