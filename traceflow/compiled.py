@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,7 +25,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 __all__ = ["COMPILED", "U64", "inline_kernel", "kernel", "outline_kernel", "prefetch"]
@@ -36,6 +37,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # decode four times slower: 143 ns a frame with them, 32 without, 21 with forced inlining as well.
 # It also turns an allocation inside a kernel into a compile error, which is a rule of the house anyway.
 _HOUSE: dict[str, Any] = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
+
+# A piece of a kernel that only kernels call needs no door for Python: a fifth of the first compilation. Called from
+# Python all the same, it would crash the interpreter; the tests call pieces, and set the variable.
+_PIECE: dict[str, Any] = (
+    {} if "TRACEFLOW_CALL_PIECES" in os.environ else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+)
 
 _njit: Any = numba.njit  # its types leave `_nrt` out
 
@@ -119,14 +126,14 @@ def inline_kernel(function: _F) -> _F:
     """Compile a piece of a kernel that only other kernels call, and have it inlined."""
     if not COMPILED:
         return function
-    return cast("_F", _njit(forceinline=True, **_HOUSE)(function))
+    return cast("_F", _njit(forceinline=True, **_PIECE, **_HOUSE)(function))
 
 
 def outline_kernel(function: _F) -> _F:
     """Compile a piece of a kernel that other kernels call rarely: not inlined, which keeps the first run short."""
     if not COMPILED:
         return function
-    return cast("_F", _njit(**_HOUSE)(function))
+    return cast("_F", _njit(**_PIECE, **_HOUSE)(function))
 
 
 def _prefetch(typing: Any, array: Any, index: Any, octets: Any) -> Any:
@@ -135,7 +142,7 @@ def _prefetch(typing: Any, array: Any, index: Any, octets: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows = context.make_array(signature.args[0])(context, builder, arguments[0])
         start = builder.ptrtoint(rows.data, ir.IntType(64))
-        stride = cgutils.unpack_tuple(builder, rows.strides)[0]
+        stride = builder.extract_value(rows.strides, 0)
         address = builder.add(builder.add(start, builder.mul(arguments[1], stride)), arguments[2])
         octet, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         shape = ir.FunctionType(ir.VoidType(), [octet, number, number, number])
@@ -152,6 +159,8 @@ def _nothing(array: Any, index: Any, octets: Any) -> None:
 
 prefetch: Any = intrinsic(_prefetch) if COMPILED else _nothing
 """`prefetch(array, index, octets)`: have the processor fetch the cache line that lies `octets` behind the start of
-`array[index]`, both uint64. A hint: nothing waits for it, no value depends on it, and an index out of bounds is harmless, because a
-processor drops a prefetch that it may not do. With many live flows a look-up waits for memory several times; asked for
-some packets ahead, these waits overlap."""
+`array[index]`, both uint64.
+
+A hint: nothing waits for it, no value depends on it, and an index out of bounds is harmless, because a processor drops
+a prefetch that it may not do. With many live flows a look-up waits for memory several times; asked for some packets
+ahead, these waits overlap."""

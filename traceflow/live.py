@@ -18,7 +18,16 @@ from traceflow.connstates import conn_state
 from traceflow.flows import FLOW, REASON_OF_CAUSE
 from traceflow.states import HISTORY_OCTETS, SIDE
 
-__all__ = ["LIVE", "as_octets", "assemble_flows", "cache_line_rows", "clear_words", "copy_words", "join_rows", "live_rows"]
+__all__ = [
+    "LIVE",
+    "as_octets",
+    "assemble_flows",
+    "cache_line_rows",
+    "clear_words",
+    "copy_words",
+    "join_rows",
+    "live_rows",
+]
 
 _LINE = 64  # octets of a cache line on x86-64 and most ARM; on others rows are merely aligned well
 
@@ -209,7 +218,8 @@ def _assemble(gone: Any, words: Any, flows: Any, flow_words: Any, reasons: Any) 
 
 def _word(row: np.dtype[np.void], name: str) -> np.uint64:
     """Where a column begins in a row, in words of eight octets."""
-    offset = (row.fields or {})[name][1]
+    assert row.fields is not None
+    offset = row.fields[name][1]
     assert offset % 8 == 0
     return U64(offset // 8)
 
