@@ -536,6 +536,16 @@ def test_reason_of_every_cause() -> None:
     }
 
 
+def test_counters_have_64_bits() -> None:
+    """Rule 17: three frames, each of the most that a frame can have, 2**32 - 1 octets."""
+    most = 2**32 - 1
+    frames, packets = many(1, rounds=3)
+    frames["wire"] = packets["ip_octets"] = packets["payload_octets"] = most
+    _, ended = run(FlowTable(Options()), frames, packets)
+    orig = ended["orig"][0]
+    assert (orig["wire_octets"], orig["ip_octets"], orig["payload_octets"]) == (3 * most, 3 * most, 3 * most)
+
+
 def test_account_adds_up() -> None:
     talk = Exchange()
     talk.connection()
