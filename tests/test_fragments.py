@@ -19,6 +19,7 @@ from traceflow.pipeline import trace
 from traceflow.sources import open_source
 
 A4, B4 = "10.0.0.1", "10.0.0.2"
+UDP_LITE = 136
 
 
 def pieces(ident: int, sport: int, count: int = 3) -> list[bytes]:
@@ -58,6 +59,24 @@ def test_two_datagrams_between_the_same_ends(tmp_path: Path) -> None:
         wire.packet(other)
         wire.packet(one)
     assert [flow.frames.tolist() for flow in traced(tmp_path, wire)] == [[1, 3, 5], [2, 4, 6]]
+
+
+BASE = {"ident": 1, "protocol": UDP, "src": A4, "dst": B4}
+
+
+@pytest.mark.parametrize("other", [{"ident": 2}, {"protocol": UDP_LITE}, {"src": "10.0.0.3"}, {"dst": "10.0.0.3"}])
+def test_every_part_of_the_key_tells_datagrams_apart(tmp_path: Path, other: dict[str, Any]) -> None:
+    """RFC 791, 3.2: identification, protocol and both ends. Two datagrams in turn that differ in one of these."""
+    wire = Wire()
+    for more, at in ((True, 0), (False, 2)):
+        for sport, parts in ((1001, BASE), (1002, BASE | other)):
+            src, dst = parts["src"], parts["dst"]
+            whole = udp(src, dst, sport, 53, b"x" * 24)
+            piece = whole[8 * at : 8 * at + 16]
+            wire.packet(ipv4(src, dst, parts["protocol"], piece, ident=parts["ident"], fragment=at, more=more))
+    flows = traced(tmp_path, wire)
+    assert [(flow.orig_port, flow.frames.tolist()) for flow in flows] == [(1001, [1, 3]), (1002, [2, 4])]
+    assert flows.account.fragments_overlapping == 0
 
 
 def test_the_first_is_missing(tmp_path: Path) -> None:

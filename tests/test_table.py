@@ -29,6 +29,7 @@ from traceflow.table import FROM_RESPONDER, FROM_UPPER, FlowTable
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text("utf-8"))
+MORE = ("payload_octets", "conn_state", "history")  # of a flow, where they were counted
 ERRORS = {"not a capture": NotACaptureError, "truncated": TruncatedCaptureError, "malformed": MalformedCaptureError}
 HOUR_S = 3600
 
@@ -535,6 +536,16 @@ def test_reason_of_every_cause() -> None:
     }
 
 
+def test_counters_have_64_bits() -> None:
+    """Rule 17: three frames, each of the most that a frame can have, 2**32 - 1 octets."""
+    most = 2**32 - 1
+    frames, packets = many(1, rounds=3)
+    frames["wire"] = packets["ip_octets"] = packets["payload_octets"] = most
+    _, ended = run(FlowTable(Options()), frames, packets)
+    orig = ended["orig"][0]
+    assert (orig["wire_octets"], orig["ip_octets"], orig["payload_octets"]) == (3 * most, 3 * most, 3 * most)
+
+
 def test_account_adds_up() -> None:
     talk = Exchange()
     talk.connection()
@@ -582,7 +593,7 @@ def test_fixture(name: str) -> None:
             "cause": flow.end_cause.text,
         }
         for flow in flows
-    ] == [{key: value for key, value in flow.items() if key != "payload_octets"} for flow in expected["flows"]]
+    ] == [{key: value for key, value in flow.items() if key not in MORE} for flow in expected["flows"]]
     account = flows.account
     assert account.frames == expected["frames"]
     assert {v.text: count for v, count in account.verdicts.items() if count} == expected["verdicts"]
