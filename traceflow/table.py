@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.analysis import analyse_segment, analysis_rows, assemble_analysis, without_analysis
+from traceflow.analysis import analyse_segment, analysis_rows, assemble_analysis, open_analysis, without_analysis
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import find_row, forget_row, hash_key, index_row, is_reversed, reindex
@@ -321,8 +321,8 @@ def track(
         live: LIVE[n].
         slots: uint32[2**k >= 2 * n], the index of keys.py.
         heap: HEAP[n], the heap of timeouts.py.
-        gone: (LIVE[j], ANALYSIS[n + 1], ANALYSIS[j]): the first and the last receive the flows that end; the second
-            belongs to `live`, row by row, with a fresh row at its end. Without analysis the latter are empty.
+        gone: (LIVE[j], ANALYSIS[n], ANALYSIS[j]): the first and the last receive the flows that end; the second
+            belongs to `live`, row by row. Without analysis the latter are empty.
         frames: FRAME[m].
         packets: PACKET[m]; a Verdict may be set.
         marks: MARK[m], filled.
@@ -388,7 +388,7 @@ def track(
         if tcp and table["analysis"]:
             deep = gone[1][row]
             if found == U64(0):
-                gone[1][row] = gone[1][U64(len(gone[1])) - U64(1)]
+                open_analysis(deep)
             analyse_segment(frame, packet, half, other, deep, upside, reused, mark)
         mark["flow"] = flow["number"]
         from_upper = U64(FROM_UPPER) if upside else U64(0)
@@ -478,7 +478,7 @@ class FlowTable:
         heap[:old] = self._heap
         self._live, self._heap = live, heap
         if self.options.analysis:
-            deep = analysis_rows(rows + 1)
+            deep = analysis_rows(rows)
             deep[:old] = self._gone[1][:old]
             self._gone = (self._gone[0], deep, self._gone[2])
         self._slots = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)
