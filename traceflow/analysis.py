@@ -65,6 +65,7 @@ _FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK wi
 _REORDER_NS = 3_000_000  # out of order: within the round trip of the handshake, or 3 ms where it was not seen (same)
 _MOST_SHIFT = 14  # RFC 7323 section 2.3
 _NO_SHIFT, _SHIFT_UNKNOWN = 254, 255
+_LOSS_TOLD = 0xFFFFFFFF  # as many duplicate ACKs, for what asks whether there were two (tshark 4.0 has it so too)
 _SPECIAL = SYN | FIN | RST
 _NEEDED = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN
 
@@ -99,7 +100,7 @@ SIDE = np.dtype(
 - `next_seq`: behind the highest number sent; `next_ns`: when that was sent.
 - `acked`, `acked_ns`, `window`: acknowledgment number, time and window of its latest segment.
 - `continuous`: behind the highest number sent without a gap.
-- `duplicate_acks`: how many repeat its latest acknowledgment number.
+- `duplicate_acks`: how many repeat its latest acknowledgment number; _LOSS_TOLD: see `_judge_unseen`.
 - `last_flags`: flags of its latest segment.
 - `shift`: window scale, or _NO_SHIFT, _SHIFT_UNKNOWN.
 - `mss`, `window_scale`, `options`: of its latest SYN, as in PACKET; the first two of the latest that had them.
@@ -281,17 +282,33 @@ def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
     return found
 
 
+@inline_kernel
+def _judge_unseen(far: Any) -> Any:
+    """Whether an ACK of what was not seen is the first to tell so.
+
+    Where all that was seen is acknowledged, it is told once, until the other end changes its acknowledgment number.
+    """
+    if U64(far["continuous"]) != U64(far["next_seq"]):
+        far["continuous"] = far["next_seq"]
+        return U64(ACK_LOST_SEGMENT)
+    told = U64(far["duplicate_acks"]) != U64(0)
+    far["duplicate_acks"] = _LOSS_TOLD
+    return U64(0) if told else U64(ACK_LOST_SEGMENT)
+
+
 @outline_kernel
 def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: Any) -> Any:
-    """Which kind of retransmission, or out of order, a segment below the highest number is."""
+    """Which kind of retransmission, or out of order, a segment is that was acknowledged, or lies below the highest."""
     length = U64(packet["payload_octets"])
     phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
+    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0) and U64(far["acked"]) != U64(0)
+    if length > U64(0) and answered and not comes_before(far["acked"], seq + length):
+        return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
     behind = sequence_difference(near["next_seq"], seq)
     if length > U64(1) and behind == U64(1):  # the octet before it may have been a window probe
         return U64(0)
-    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0)
-    if length > U64(0) and answered and not comes_before(far["acked"], seq + length):
-        return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
+    if U64(near["next_seq"]) == U64(0) or not comes_before(seq, near["next_seq"]):
+        return U64(0)
     since_ns = time_ns - far["acked_ns"]
     if U64(far["duplicate_acks"]) >= U64(2) and U64(far["acked"]) == seq and 0 <= since_ns < _FAST_NS:
         return U64(RETRANSMISSION | FAST_RETRANSMISSION)
@@ -457,7 +474,8 @@ def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any,
         _note_first(packet, near, timing)
     found = _look(packet, near, far, seq, ack)
     if found & U64(DUPLICATE_ACK):
-        near["duplicate_acks"] = U64(near["duplicate_acks"]) + U64(1)
+        told = U64(near["duplicate_acks"])
+        near["duplicate_acks"] = U64(1) if told == U64(_LOSS_TOLD) else told + U64(1)
         mark["duplicate_ack"] = near["duplicate_acks"]
     elif found & U64(ZERO_WINDOW_PROBE_ACK) and ack != U64(near["acked"]):
         far["next_seq"] = ack
@@ -465,10 +483,9 @@ def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any,
     if ack != U64(near["acked"]):
         near["duplicate_acks"] = 0
     if acks and U64(far["continuous"]) != U64(0) and comes_before(far["continuous"], ack):
-        found |= U64(ACK_LOST_SEGMENT)
-        far["continuous"] = 0 if U64(far["continuous"]) == U64(far["next_seq"]) else far["next_seq"]
+        found |= _judge_unseen(far)
     fills = packet["payload_octets"] != 0 or flags & U64(SYN | FIN) != U64(0)
-    if fills and comes_before(seq, near["next_seq"]) and found & U64(KEEP_ALIVE) == U64(0):
+    if fills and found & U64(KEEP_ALIVE) == U64(0):
         found |= _judge_late(packet, near, far, deep, seq, time_ns)
     if reused or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
         found |= U64(REUSED_PORTS)
