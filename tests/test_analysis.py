@@ -259,16 +259,19 @@ def test_what_was_not_seen_is_not_known(tmp_path: Path) -> None:
     talk = Exchange()
     talk.a.data(bytes(10))
     (flow,) = trace(talk.pcap(tmp_path))
-    assert flow.row["syn_to_syn_ack_ns"] == flow.row["syn_ack_to_ack_ns"] == -1
-    assert (flow.orig.mss, flow.orig.window_scale, flow.orig.sack_permitted, flow.orig.rtt_min_ns) == (-1, -1, -1, -1)
-    assert (flow.orig.first_window, flow.orig.first_window_scaled, flow.orig.last_window_scaled) == (64240, -1, -1)
-    assert (flow.resp.first_window, flow.resp.last_window) == (-1, -1)
+    assert (flow.syn_to_syn_ack_ns, flow.syn_ack_to_ack_ns) == (None, None)
+    orig, resp = flow.orig, flow.resp
+    assert (orig.mss, orig.window_scale, orig.sack_permitted, orig.timestamps) == (None, None, None, None)
+    assert (orig.rtt_samples, orig.rtt_sum_ns, orig.rtt_min_ns, orig.rtt_mean_ns, orig.rtt_max_ns) == (0, *4 * (None,))
+    assert (orig.first_window, orig.first_window_scaled) == (64240, None)
+    assert (orig.last_window, orig.last_window_scaled) == (64240, None)
+    assert (resp.first_window, resp.last_window, resp.retransmission) == (None, None, 0)
 
 
 def test_without_analysis(tmp_path: Path) -> None:
     path = fast_retransmission()[0].pcap(tmp_path)
     (flow,) = trace(path, analysis=False)
-    assert (flow.row["analysed"], flow.orig.retransmission, flow.orig.mss) == (0, 0, -1)
+    assert (flow.row["analysed"], flow.orig.retransmission, flow.orig.mss) == (0, None, None)
     (flow,) = trace(path)
     assert flow.row["analysed"] == 1
 
@@ -282,8 +285,8 @@ def test_other_protocols_are_not_analysed(tmp_path: Path) -> None:
     other.a.udp(b"x")
     flows = trace(talk.pcap(tmp_path), linger_ns=10**9)
     assert [(int(flow.row["analysed"]), flow.orig.mss, flow.orig.rtt_samples) for flow in flows] == [
-        (1, -1, 3),
-        (0, -1, 0),
+        (1, None, 3),
+        (0, None, None),
     ]
 
 

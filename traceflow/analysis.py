@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
-from traceflow.flows import ANALYSED, ANALYSIS_FLAGS
+from traceflow.flows import ANALYSED, ANALYSIS_FLAGS, NOT_SEEN_NS
 from traceflow.live import as_octets, cache_line_rows
 from traceflow.packets import (
     ACK_KNOWN,
@@ -30,7 +30,15 @@ from traceflow.packets import (
 )
 from traceflow.tcp import ACK, FIN, RST, SYN, comes_before, sequence_difference
 
-__all__ = ["ANALYSIS", "analyse_segment", "analysis_rows", "analysis_text", "assemble_analysis", "without_analysis"]
+__all__ = [
+    "ANALYSIS",
+    "analyse_segment",
+    "analysis_rows",
+    "analysis_text",
+    "assemble_analysis",
+    "open_analysis",
+    "without_analysis",
+]
 
 (
     RETRANSMISSION,
@@ -50,82 +58,95 @@ __all__ = ["ANALYSIS", "analyse_segment", "analysis_rows", "analysis_text", "ass
     REUSED_PORTS,
 ) = (1 << bit for bit in range(len(ANALYSIS_FLAGS)))
 
-TIMED = 8
+TIMED = 4
 """Segments a direction times at once, a power of two; others wait until one of them is acknowledged."""
 
 _FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within 20 ms (Wireshark User's Guide)
 _REORDER_NS = 3_000_000  # out of order: within the round trip of the handshake, or 3 ms where it was not seen (same)
-_FIRST_RTT_MOST_NS = 10_000_000_000
 _MOST_SHIFT = 14  # RFC 7323 section 2.3
 _NO_SHIFT, _SHIFT_UNKNOWN = 254, 255
-_NO_WINDOW = 0xFFFFFFFF
+_LOSS_TOLD = 0xFFFFFFFF  # as many duplicate ACKs, for what asks whether there were two (tshark 4.0 has it so too)
 _SPECIAL = SYN | FIN | RST
 _NEEDED = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN
 
-_SPOKE, _LAST_IS_SYN = 1, 2  # SIDE `bits`
+# SIDE `bits`: it has sent a segment; its latest one has SYN; its first one had; a SYN of it was seen; `counts` holds
+# numbers; it times a segment whose end had been acknowledged before.
+_SPOKE, _LAST_IS_SYN, _FIRST_IS_SYN, _SENT_SYN, _COUNTED, _TIMED_AGAIN = 1, 2, 4, 8, 16, 32
 
 SIDE = np.dtype(
-    {
-        "names": [
-            *("next_seq", "acked", "continuous", "window", "duplicate_acks"),
-            *("next_ns", "acked_ns", "last_flags", "shift", "bits"),
-            *("timed_ends", "timed_ns", "results"),
-        ],
-        "formats": [
-            *("u4", "u4", "u4", "u4", "u4"),
-            *("i8", "i8", "u2", "u1", "u1"),
-            *(("u4", (TIMED,)), ("i8", (TIMED,)), ANALYSED),
-        ],
-        "offsets": [
-            *(0, 4, 8, 12, 16),
-            *(24, 32, 40, 42, 43),
-            *(64, 128, 192),
-        ],
-        "itemsize": 384,
-        "aligned": True,
-    }
+    [
+        ("next_seq", "u4"),
+        ("acked", "u4"),
+        ("continuous", "u4"),
+        ("duplicate_acks", "u4"),
+        ("next_ns", "i8"),
+        ("acked_ns", "i8"),
+        ("rtt_min_ns", "i8"),
+        ("rtt_max_ns", "i8"),
+        ("window", "u2"),
+        ("last_flags", "u2"),
+        ("shift", "u1"),
+        ("bits", "u1"),
+        ("first_window", "u2"),
+        ("mss", "u2"),
+        ("window_scale", "u1"),
+        ("options", "u1"),
+        ("spare", "u4"),
+    ],
+    align=True,
 )
-"""What a direction has sent; the first cache line is what every segment touches.
+"""What a direction has sent: one cache line, which every segment of either direction touches.
 
 - `next_seq`: behind the highest number sent; `next_ns`: when that was sent.
 - `acked`, `acked_ns`, `window`: acknowledgment number, time and window of its latest segment.
 - `continuous`: behind the highest number sent without a gap.
-- `duplicate_acks`: how many repeat its latest acknowledgment number.
+- `duplicate_acks`: how many repeat its latest acknowledgment number; _LOSS_TOLD: see `_judge_unseen`.
 - `last_flags`: flags of its latest segment.
 - `shift`: window scale, or _NO_SHIFT, _SHIFT_UNKNOWN.
-- `timed_ends`, `timed_ns`: numbers behind segments that wait for their ACK (0: free), and when those were sent.
+- `mss`, `window_scale`, `options`: of its latest SYN, as in PACKET; the first two of the latest that had them.
 """
+
+TIMING = np.dtype(
+    [("ns", "i8", (TIMED,)), ("ends", "u4", (TIMED,)), ("rtt_sum_ns", "i8"), ("rtt_samples", "u8")], align=True
+)
+"""Round trips of the segments of a direction: one cache line, touched by new payload and by its acknowledgment.
+
+`ends`, `ns`: numbers behind segments that wait for their ACK (0: free), and when those were sent.
+"""
+
+_COUNTS = np.dtype(("u8", (len(ANALYSIS_FLAGS),)))
 
 ANALYSIS = np.dtype(
     {
-        "names": ["low", "high", "syn_ns", "syn_ack_ns", "first_rtt_ns", "syn_to_syn_ack_ns", "syn_ack_to_ack_ns"],
-        "formats": [SIDE, SIDE, "i8", "i8", "i8", "i8", "i8"],
-        "offsets": [0, 384, 768, 776, 784, 792, 800],
-        "itemsize": 832,
+        "names": [
+            *("low", "high", "low_timing", "high_timing", "low_counts", "high_counts"),
+            *("syn_ns", "syn_ack_ns", "first_rtt_ns", "syn_to_syn_ack_ns", "syn_ack_to_ack_ns"),
+        ],
+        "formats": [SIDE, SIDE, TIMING, TIMING, _COUNTS, _COUNTS, *5 * ("i8",)],
+        "offsets": [0, 64, 128, 192, 256, 376, 496, 504, 512, 520, 528],
+        "itemsize": 576,
         "aligned": True,
     }
 )
-"""Analysis of a live flow: its ends as in LIVE, times of the handshake (-1: not seen).
+"""Analysis of a live flow: its ends as in LIVE, times of the handshake (or NOT_SEEN_NS).
 
-`first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's initial RTT).
+Most segments touch three cache lines: both of SIDE, and one of TIMING; whoever wants a row in the cache before it is
+needed asks for its first 256 octets. `first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's
+initial RTT). A row holds anything until `open_analysis`, TIMING and counts until they are first used.
 """
 
-_FRESH = np.zeros(1, ANALYSIS)
-for _name in ("syn_ns", "syn_ack_ns", "first_rtt_ns", "syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
-    _FRESH[_name] = -1
-for _end in ("low", "high"):
-    _FRESH[_end]["window"] = _NO_WINDOW
-    _FRESH[_end]["shift"] = _SHIFT_UNKNOWN
-    for _name in ANALYSED.names or ():
-        if _name not in ("counts", "rtt_samples", "rtt_sum_ns"):
-            _FRESH[_end]["results"][_name] = -1
+_UNKNOWN = np.zeros(1, ANALYSED)
+for _name in ("first_window", "first_window_scaled", "last_window", "last_window_scaled", "mss"):
+    _UNKNOWN[_name] = -1
+for _name in ("window_scale", "sack_permitted", "timestamps"):
+    _UNKNOWN[_name] = -1
+for _name in ("rtt_min_ns", "rtt_max_ns"):
+    _UNKNOWN[_name] = NOT_SEEN_NS
 
 
 def analysis_rows(count: int) -> npt.NDArray[np.void]:
-    """ANALYSIS[count], each as of a flow without segments; the first row at the start of a cache line."""
-    rows = cache_line_rows(count, ANALYSIS)
-    rows[:] = _FRESH[0]
-    return rows
+    """ANALYSIS[count], all zero, the first row at the start of a cache line; see `open_analysis`."""
+    return cache_line_rows(count, ANALYSIS)
 
 
 def analysis_text(flags: int) -> str:
@@ -134,16 +155,42 @@ def analysis_text(flags: int) -> str:
 
 
 @outline_kernel
+def open_analysis(deep: Any) -> Any:
+    """Make a row ready for a new flow: only what is read before it is written."""
+    _open_side(deep["low"])
+    _open_side(deep["high"])
+    deep["syn_ns"] = NOT_SEEN_NS
+    deep["syn_ack_ns"] = NOT_SEEN_NS
+    deep["first_rtt_ns"] = NOT_SEEN_NS
+    deep["syn_to_syn_ack_ns"] = NOT_SEEN_NS
+    deep["syn_ack_to_ack_ns"] = NOT_SEEN_NS
+
+
+@outline_kernel
+def _open_side(side: Any) -> Any:
+    side["next_seq"] = 0
+    side["acked"] = 0
+    side["continuous"] = 0
+    side["duplicate_acks"] = 0
+    side["window"] = 0
+    side["last_flags"] = 0
+    side["shift"] = _SHIFT_UNKNOWN
+    side["bits"] = 0
+    side["mss"] = 0
+    side["options"] = 0
+
+
+@outline_kernel
 def _note_syn(packet: Any, near: Any, far: Any, deep: Any, time_ns: Any) -> Any:
     """Note options and time of a SYN or SYN+ACK. Scales hold only where both ends offer one (RFC 7323 section 2.2)."""
     options = U64(packet["options"])
-    results = near["results"]
-    results["sack_permitted"] = 1 if options & U64(SACK_PERMITTED_OPTION) else 0
-    results["timestamps"] = 1 if options & U64(TIMESTAMPS_OPTION) else 0
+    near["bits"] = U64(near["bits"]) | U64(_LAST_IS_SYN | _SENT_SYN)
+    had = U64(near["options"]) & U64(MSS_OPTION | WINDOW_SCALE_OPTION)
+    near["options"] = options | had
     if options & U64(MSS_OPTION):
-        results["mss"] = packet["mss"]
+        near["mss"] = packet["mss"]
     if options & U64(WINDOW_SCALE_OPTION):
-        results["window_scale"] = packet["window_scale"]
+        near["window_scale"] = packet["window_scale"]
         if near["shift"] != _NO_SHIFT:
             near["shift"] = min(U64(packet["window_scale"]), U64(_MOST_SHIFT))
     else:
@@ -153,27 +200,29 @@ def _note_syn(packet: Any, near: Any, far: Any, deep: Any, time_ns: Any) -> Any:
         deep["syn_ns"] = time_ns
     else:
         deep["syn_ack_ns"] = time_ns
-        if deep["syn_ns"] != -1 and deep["syn_to_syn_ack_ns"] == -1:
+        if deep["syn_ns"] != NOT_SEEN_NS and deep["syn_to_syn_ack_ns"] == NOT_SEEN_NS:
             deep["syn_to_syn_ack_ns"] = time_ns - deep["syn_ns"]
 
 
 @outline_kernel
 def _end_handshake(deep: Any, time_ns: Any) -> Any:
     """Note the ACK that ends the handshake."""
-    if deep["syn_ack_ns"] != -1:
+    if deep["syn_ack_to_ack_ns"] == NOT_SEEN_NS and deep["syn_ack_ns"] != NOT_SEEN_NS:
         deep["syn_ack_to_ack_ns"] = time_ns - deep["syn_ack_ns"]
-        if deep["syn_ns"] > 0:  # tshark takes the time 0 for none
+        if deep["syn_ns"] != NOT_SEEN_NS and deep["syn_ns"] != 0:  # tshark takes the time 0 for none
             deep["first_rtt_ns"] = time_ns - deep["syn_ns"]
 
 
 @outline_kernel
-def _note_first(packet: Any, near: Any) -> Any:
+def _note_first(packet: Any, near: Any, timing: Any) -> Any:
     """Note the first segment of a direction."""
-    near["bits"] = U64(near["bits"]) | U64(_SPOKE)
-    window = U64(packet["window"])
-    near["results"]["first_window"] = window
-    if U64(packet["flags"]) & U64(SYN):
-        near["results"]["first_window_scaled"] = window
+    syn = U64(packet["flags"]) & U64(SYN) != U64(0)
+    near["bits"] = U64(near["bits"]) | (U64(_SPOKE | _FIRST_IS_SYN) if syn else U64(_SPOKE))
+    near["first_window"] = packet["window"]
+    timing["rtt_samples"] = 0
+    timing["rtt_sum_ns"] = 0
+    for at in range(TIMED):
+        timing["ends"][U64(at)] = 0
 
 
 @inline_kernel
@@ -181,6 +230,13 @@ def _shift_of(side: Any) -> Any:
     """By how many bits the latest window of a direction is to be shifted."""
     shift = U64(side["shift"])
     return U64(0) if shift > U64(_MOST_SHIFT) or U64(side["bits"]) & U64(_LAST_IS_SYN) else shift
+
+
+@inline_kernel
+def _fills_window(far: Any, end: Any) -> Any:
+    """Whether the number behind a segment is the end of the window of the other end."""
+    room = U64(far["acked"]) + (U64(far["window"]) << _shift_of(far))
+    return sequence_difference(end, room) == U64(0) and U64(far["shift"]) != U64(_SHIFT_UNKNOWN)
 
 
 @inline_kernel
@@ -205,7 +261,8 @@ def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
     """What a segment shows by itself: windows, probes, keep-alives, a gap before it."""
     flags, length, window = U64(packet["flags"]), U64(packet["payload_octets"]), U64(packet["window"])
     next_seq = U64(near["next_seq"])
-    if length == U64(1) and seq == next_seq and U64(far["window"]) == U64(0):
+    heard = U64(far["bits"]) & U64(_SPOKE) != U64(0)
+    if length == U64(1) and seq == next_seq and heard and U64(far["window"]) == U64(0):
         return U64(ZERO_WINDOW_PROBE)
     plain = flags & U64(_SPECIAL) == U64(0)
     found = U64(0)
@@ -220,24 +277,38 @@ def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
     if length == U64(0):
         if seq == next_seq and next_seq != U64(0):
             found |= _look_of_empty(near, far, seq, ack, window)
-    elif U64(far["shift"]) != U64(_SHIFT_UNKNOWN):
-        room = U64(far["acked"]) + (U64(far["window"]) << _shift_of(far))
-        if sequence_difference(seq + length, room) == U64(0):
-            found |= U64(WINDOW_FULL)
+    elif heard and _fills_window(far, seq + length):
+        found |= U64(WINDOW_FULL)
     return found
+
+
+@inline_kernel
+def _judge_unseen(far: Any) -> Any:
+    """Whether an ACK of what was not seen is the first to tell so.
+
+    Where all that was seen is acknowledged, it is told once, until the other end changes its acknowledgment number.
+    """
+    if U64(far["continuous"]) != U64(far["next_seq"]):
+        far["continuous"] = far["next_seq"]
+        return U64(ACK_LOST_SEGMENT)
+    told = U64(far["duplicate_acks"]) != U64(0)
+    far["duplicate_acks"] = _LOSS_TOLD
+    return U64(0) if told else U64(ACK_LOST_SEGMENT)
 
 
 @outline_kernel
 def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: Any) -> Any:
-    """Which kind of retransmission, or out of order, a segment below the highest number is."""
+    """Which kind of retransmission, or out of order, a segment is that was acknowledged, or lies below the highest."""
     length = U64(packet["payload_octets"])
     phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
+    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0) and U64(far["acked"]) != U64(0)
+    if length > U64(0) and answered and not comes_before(far["acked"], seq + length):
+        return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
     behind = sequence_difference(near["next_seq"], seq)
     if length > U64(1) and behind == U64(1):  # the octet before it may have been a window probe
         return U64(0)
-    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0)
-    if length > U64(0) and answered and not comes_before(far["acked"], seq + length):
-        return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
+    if U64(near["next_seq"]) == U64(0) or not comes_before(seq, near["next_seq"]):
+        return U64(0)
     since_ns = time_ns - far["acked_ns"]
     if U64(far["duplicate_acks"]) >= U64(2) and U64(far["acked"]) == seq and 0 <= since_ns < _FAST_NS:
         return U64(RETRANSMISSION | FAST_RETRANSMISSION)
@@ -251,64 +322,113 @@ def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: 
 @inline_kernel
 def _slot(end: Any) -> Any:
     """Place of a segment among the timed ones: a multiplicative hash of the number behind it."""
-    return ((end * U64(0x9E3779B1)) & U64(0xFFFFFFFF)) >> U64(29)
+    return ((end * U64(0x9E3779B1)) & U64(0xFFFFFFFF)) >> U64(30)
 
 
 @inline_kernel
-def _start_timing(near: Any, far: Any, end: Any, time_ns: Any) -> Any:
+def _start_timing(timing: Any, acked: Any, end: Any, time_ns: Any) -> Any:
     """Begin to wait for the ACK of a segment, unless it (sent again), or another in its place, is waited for."""
     at = _slot(end)
-    waiting = U64(near["timed_ends"][at])
-    if waiting == U64(0) or not comes_before(far["acked"], waiting):
-        near["timed_ends"][at] = end
-        near["timed_ns"][at] = time_ns
+    waiting = U64(timing["ends"][at])
+    if waiting == U64(0) or not comes_before(acked, waiting):
+        timing["ends"][at] = end
+        timing["ns"][at] = time_ns
 
 
 @inline_kernel
-def _stop_timing(far: Any, ack: Any, before: Any, time_ns: Any) -> Any:
+def _stop_timing(far: Any, timing: Any, ack: Any, time_ns: Any) -> Any:
     """Take the time of the segment of the other end that `ack` acknowledges to its last octet."""
     at = _slot(ack)
-    if U64(far["timed_ends"][at]) == ack and ack != U64(0) and not comes_before(ack, before):
-        far["timed_ends"][at] = 0
-        results = far["results"]
-        rtt_ns = time_ns - far["timed_ns"][at]
-        if results["rtt_samples"] == U64(0):
-            results["rtt_min_ns"] = rtt_ns
-            results["rtt_max_ns"] = rtt_ns
-        elif rtt_ns < results["rtt_min_ns"]:
-            results["rtt_min_ns"] = rtt_ns
-        elif rtt_ns > results["rtt_max_ns"]:
-            results["rtt_max_ns"] = rtt_ns
-        results["rtt_samples"] += U64(1)
-        results["rtt_sum_ns"] += rtt_ns
+    if U64(timing["ends"][at]) == ack and ack != U64(0):
+        timing["ends"][at] = 0
+        rtt_ns = time_ns - timing["ns"][at]
+        first = timing["rtt_samples"] == U64(0)
+        if first or rtt_ns < far["rtt_min_ns"]:
+            far["rtt_min_ns"] = rtt_ns
+        if first or rtt_ns > far["rtt_max_ns"]:
+            far["rtt_max_ns"] = rtt_ns
+        timing["rtt_samples"] += U64(1)
+        timing["rtt_sum_ns"] += rtt_ns
 
 
 @outline_kernel
-def _count_analysis(near: Any, found: Any) -> Any:
+def _count_analysis(near: Any, counts: Any, found: Any) -> Any:
     """Count the flags of a segment for its sender."""
-    counts = near["results"]["counts"]
+    if U64(near["bits"]) & U64(_COUNTED) == U64(0):
+        near["bits"] = U64(near["bits"]) | U64(_COUNTED)
+        for bit in range(len(ANALYSIS_FLAGS)):
+            counts[U64(bit)] = 0
     for bit in range(len(ANALYSIS_FLAGS)):
         counts[U64(bit)] += (found >> U64(bit)) & U64(1)
 
 
 @inline_kernel
-def _advance(packet: Any, near: Any, far: Any, seq: Any, found: Any, time_ns: Any) -> Any:
+def _advance(packet: Any, near: Any, far: Any, timing: Any, seq: Any, found: Any, time_ns: Any) -> Any:
     """Move what the direction has sent."""
     phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
     extent = U64(packet["payload_octets"]) + phantom
     end = sequence_difference(seq + extent, U64(0))
     next_seq = U64(near["next_seq"])
-    probe = found & U64(ZERO_WINDOW_PROBE) != U64(0)
-    if extent != U64(0) and not probe:
-        _start_timing(near, far, end, time_ns)
-    if not probe:
-        if U64(near["continuous"]) == U64(0):
-            near["continuous"] = next_seq
-        if next_seq == U64(0) or comes_before(next_seq, end):
-            near["next_seq"] = end
-            near["next_ns"] = time_ns
-        if U64(near["continuous"]) == seq or next_seq == U64(0):
-            near["continuous"] = near["next_seq"]
+    if found & U64(ZERO_WINDOW_PROBE):
+        return
+    if extent != U64(0):
+        _start_timing(timing, far["acked"], end, time_ns)
+        if not comes_before(far["acked"], end):
+            near["bits"] = U64(near["bits"]) | U64(_TIMED_AGAIN)
+    if U64(near["continuous"]) == U64(0):
+        near["continuous"] = next_seq
+    if next_seq == U64(0) or comes_before(next_seq, end):
+        near["next_seq"] = end
+        near["next_ns"] = time_ns
+    if U64(near["continuous"]) == seq or next_seq == U64(0):
+        near["continuous"] = near["next_seq"]
+
+
+@inline_kernel
+def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
+    """Whether nothing can be said of a segment: it follows the one before, and acknowledges what was seen.
+
+    `_judge` would find no flag for it, and `_pass_smoothly` does to the state what `_judge` would do.
+    """
+    if U64(packet["flags"]) & U64(_SPECIAL | ACK) != U64(ACK) or packet["window"] == 0:
+        return False
+    if seq != U64(near["next_seq"]) or seq == U64(0) or U64(near["bits"]) & U64(_LAST_IS_SYN):
+        return False
+    if far["continuous"] != 0 and comes_before(far["continuous"], ack):
+        return False
+    length = U64(packet["payload_octets"])
+    if ack == U64(near["acked"]) and (length == U64(0) or U64(far["bits"]) & U64(_TIMED_AGAIN)):
+        return False
+    if seq + ack == U64(2):  # both 1: it may end the handshake
+        return False
+    if length == U64(0):
+        return True
+    if far["window"] == 0 and U64(far["bits"]) & U64(_SPOKE):
+        return False
+    return comes_before(far["acked"], seq + length) and not _fills_window(far, seq + length)
+
+
+@inline_kernel
+def _pass_smoothly(packet: Any, near: Any, far: Any, deep: Any, upside: Any, ack: Any, time_ns: Any) -> Any:
+    """Note a smooth segment."""
+    if packet["payload_octets"] != 0:
+        end = sequence_difference(U64(near["next_seq"]) + U64(packet["payload_octets"]), U64(0))
+        _start_timing(deep["high_timing"] if upside else deep["low_timing"], far["acked"], end, time_ns)
+        if near["continuous"] == near["next_seq"] or near["continuous"] == 0:
+            near["continuous"] = end
+        near["next_seq"] = end
+        near["next_ns"] = time_ns
+    elif near["continuous"] == 0:
+        near["continuous"] = near["next_seq"]
+    if ack != U64(near["acked"]):
+        near["duplicate_acks"] = 0
+        if U64(far["bits"]) & U64(_SPOKE) and not comes_before(ack, near["acked"]):
+            _stop_timing(far, deep["low_timing"] if upside else deep["high_timing"], ack, time_ns)
+            far["bits"] = U64(far["bits"]) & U64(0xFF ^ _TIMED_AGAIN)
+        near["acked"] = ack
+    near["acked_ns"] = time_ns
+    near["window"] = packet["window"]
+    near["last_flags"] = 0
 
 
 @inline_kernel
@@ -333,16 +453,29 @@ def analyse_segment(
         return
     near = deep["high"] if upside else deep["low"]
     far = deep["low"] if upside else deep["high"]
-    time_ns = frame["time_ns"]
-    flags = U64(packet["flags"])
     seq = sequence_difference(packet["seq"], half["base_seq"])
-    acks = flags & U64(ACK) != U64(0)
+    acks = U64(packet["flags"]) & U64(ACK) != U64(0)
     ack = sequence_difference(packet["ack"], other["base_seq"]) if acks else U64(0)
+    if _is_smooth(packet, near, far, seq, ack):
+        _pass_smoothly(packet, near, far, deep, upside, ack, frame["time_ns"])
+    else:
+        _judge(packet, deep, upside, reused, seq, ack, frame["time_ns"], mark)
+
+
+@outline_kernel
+def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any, time_ns: Any, mark: Any) -> Any:
+    """Judge and note any segment; arguments as above."""
+    near = deep["high"] if upside else deep["low"]
+    far = deep["low"] if upside else deep["high"]
+    timing = deep["high_timing"] if upside else deep["low_timing"]
+    flags = U64(packet["flags"])
+    acks = flags & U64(ACK) != U64(0)
     if U64(near["bits"]) & U64(_SPOKE) == U64(0):
-        _note_first(packet, near)
+        _note_first(packet, near, timing)
     found = _look(packet, near, far, seq, ack)
     if found & U64(DUPLICATE_ACK):
-        near["duplicate_acks"] = U64(near["duplicate_acks"]) + U64(1)
+        told = U64(near["duplicate_acks"])
+        near["duplicate_acks"] = U64(1) if told == U64(_LOSS_TOLD) else told + U64(1)
         mark["duplicate_ack"] = near["duplicate_acks"]
     elif found & U64(ZERO_WINDOW_PROBE_ACK) and ack != U64(near["acked"]):
         far["next_seq"] = ack
@@ -350,46 +483,60 @@ def analyse_segment(
     if ack != U64(near["acked"]):
         near["duplicate_acks"] = 0
     if acks and U64(far["continuous"]) != U64(0) and comes_before(far["continuous"], ack):
-        found |= U64(ACK_LOST_SEGMENT)
-        far["continuous"] = 0 if U64(far["continuous"]) == U64(far["next_seq"]) else far["next_seq"]
+        found |= _judge_unseen(far)
     fills = packet["payload_octets"] != 0 or flags & U64(SYN | FIN) != U64(0)
-    if fills and comes_before(seq, near["next_seq"]) and found & U64(KEEP_ALIVE) == U64(0):
+    if fills and found & U64(KEEP_ALIVE) == U64(0):
         found |= _judge_late(packet, near, far, deep, seq, time_ns)
     if reused or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
         found |= U64(REUSED_PORTS)
-    _advance(packet, near, far, seq, found, time_ns)
+    _advance(packet, near, far, timing, seq, found, time_ns)
     if acks:
-        _stop_timing(far, ack, near["acked"], time_ns)
-        if deep["syn_ack_to_ack_ns"] == -1 and flags & U64(_SPECIAL) == U64(0) and seq == U64(1) and ack == U64(1):
+        if U64(far["bits"]) & U64(_SPOKE) and not comes_before(ack, near["acked"]):
+            _stop_timing(far, deep["low_timing"] if upside else deep["high_timing"], ack, time_ns)
+            far["bits"] = U64(far["bits"]) & U64(0xFF ^ _TIMED_AGAIN)
+        if flags & U64(_SPECIAL) == U64(0) and seq == U64(1) and ack == U64(1):
             _end_handshake(deep, time_ns)
     near["acked"] = ack
     near["acked_ns"] = time_ns
     near["window"] = packet["window"]
     near["last_flags"] = found
+    near["bits"] = U64(near["bits"]) & U64(0xFF ^ _LAST_IS_SYN)
     if flags & U64(SYN):
-        near["bits"] = U64(near["bits"]) | U64(_LAST_IS_SYN)
         _note_syn(packet, near, far, deep, time_ns)
-    elif U64(near["bits"]) & U64(_LAST_IS_SYN):
-        near["bits"] = U64(near["bits"]) & U64(0xFF ^ _LAST_IS_SYN)
     if found != U64(0):
         mark["analysis"] = found
-        _count_analysis(near, found)
+        _count_analysis(near, deep["high_counts"] if upside else deep["low_counts"], found)
 
 
 def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
     """ANALYSED[k] of one end of the key."""
-    side = gone[end]
-    results = np.zeros(len(gone), ANALYSED)
-    as_octets(results)[:] = as_octets(side["results"])
-    window = side["window"].astype(np.int64)
-    window[window == _NO_WINDOW] = -1
-    results["last_window"] = window
+    side, timing = gone[end], gone[f"{end}_timing"]
+    bits = side["bits"]
+    spoke, options = bits & _SPOKE != 0, side["options"]
     shift = side["shift"].astype(np.int64)
-    shift[shift == _NO_SHIFT] = 0
-    shift[side["bits"] & _LAST_IS_SYN != 0] = 0
-    unknown = (window < 0) | (shift == _SHIFT_UNKNOWN)
-    results["last_window_scaled"] = np.where(unknown, -1, window << np.where(unknown, 0, shift))
+    shift[(shift == _NO_SHIFT) | (bits & _LAST_IS_SYN != 0)] = 0
+    scaled = spoke & (shift != _SHIFT_UNKNOWN)
+    window = side["window"].astype(np.int64)
+    samples = np.where(spoke, timing["rtt_samples"], 0)
+    results = np.tile(_UNKNOWN, len(gone))
+    _enter(results, "counts", bits & _COUNTED != 0, gone[f"{end}_counts"])
+    _enter(results, "rtt_samples", spoke, timing["rtt_samples"])
+    for name in ("rtt_sum_ns", "rtt_min_ns", "rtt_max_ns"):
+        _enter(results, name, samples != 0, timing[name] if name == "rtt_sum_ns" else side[name])
+    _enter(results, "first_window", spoke, side["first_window"])
+    _enter(results, "first_window_scaled", bits & _FIRST_IS_SYN != 0, side["first_window"])
+    _enter(results, "last_window", spoke, window)
+    _enter(results, "last_window_scaled", scaled, window << np.where(scaled, shift, 0))
+    _enter(results, "mss", options & MSS_OPTION != 0, side["mss"])
+    _enter(results, "window_scale", options & WINDOW_SCALE_OPTION != 0, side["window_scale"])
+    for name, bit in (("sack_permitted", SACK_PERMITTED_OPTION), ("timestamps", TIMESTAMPS_OPTION)):
+        _enter(results, name, bits & _SENT_SYN != 0, options & bit != 0)
     return results
+
+
+def _enter(results: npt.NDArray[np.void], name: str, known: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> None:
+    """Write the values of a column that are known; the others stay."""
+    results[name][known] = values[known]
 
 
 def assemble_analysis(gone: npt.NDArray[np.void], flows: npt.NDArray[np.void]) -> None:
@@ -403,18 +550,18 @@ def assemble_analysis(gone: npt.NDArray[np.void], flows: npt.NDArray[np.void]) -
     upper = flows["upper_originates"] != 0
     low, high = _results(gone, "low"), _results(gone, "high")
     for results in (low, high):
-        results[~tcp] = _FRESH["low"]["results"]
+        results[~tcp] = _UNKNOWN[0]
     low, high = as_octets(low), as_octets(high)
     as_octets(flows["orig"]["analysed"])[:] = np.where(upper, high, low)
     as_octets(flows["resp"]["analysed"])[:] = np.where(upper, low, high)
     flows["analysed"] = tcp
     for name in ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
-        flows[name] = np.where(tcp, gone[name], -1)
+        flows[name] = np.where(tcp, gone[name], NOT_SEEN_NS)
 
 
 def without_analysis(flows: npt.NDArray[np.void]) -> None:
     """Enter "not known" into FLOW rows: FLOW[k]; changed."""
     for side in ("orig", "resp"):
-        as_octets(flows[side]["analysed"])[:] = as_octets(_FRESH["low"]["results"])
+        as_octets(flows[side]["analysed"])[:] = as_octets(_UNKNOWN)
     for name in ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
-        flows[name] = -1
+        flows[name] = NOT_SEEN_NS

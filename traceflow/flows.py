@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANALYSED",
+    "ANALYSIS_COLUMNS",
     "ANALYSIS_FLAGS",
     "FLOW",
     "HALF",
+    "NOT_SEEN_NS",
     "REASON_OF_CAUSE",
     "Account",
     "EndCause",
@@ -38,6 +40,7 @@ __all__ = [
     "Flow",
     "FlowSet",
     "Half",
+    "analysis_column",
     "flat_columns",
     "undefined_where",
 ]
@@ -96,12 +99,15 @@ ANALYSIS_FLAGS = (
 )  # fmt: skip
 """Names of the flags of `analysis.py`, least significant bit first: those of tshark's `tcp.analysis` fields."""
 
+NOT_SEEN_NS = -(1 << 63)
+"""A time that was not measured. No two time stamps are that far apart, while -1 ns can be one: clocks step back."""
+
 ANALYSED = np.dtype(
     [
         ("counts", "u8", (len(ANALYSIS_FLAGS),)),  # segments with each of ANALYSIS_FLAGS
         ("rtt_samples", "u8"),  # segments of this side whose ACK was timed
         ("rtt_sum_ns", "i8"),
-        ("rtt_min_ns", "i8"),  # -1 without samples
+        ("rtt_min_ns", "i8"),  # these two: NOT_SEEN_NS without samples
         ("rtt_max_ns", "i8"),
         ("first_window", "i4"),  # as sent; -1 in this and the following: not known
         ("first_window_scaled", "i4"),  # in octets
@@ -166,7 +172,7 @@ FLOW = np.dtype(
         ("conn_state", "u1"),  # ConnState
         ("partial", "u1"),  # 1: met in mid-connection (TCP)
         ("analysed", "u1"),  # 1: a TCP flow that was analysed, see `Options`
-        ("syn_to_syn_ack_ns", "i8"),  # times of the handshake; -1: not seen
+        ("syn_to_syn_ack_ns", "i8"),  # times of the handshake, or NOT_SEEN_NS
         ("syn_ack_to_ack_ns", "i8"),
         ("first_ns", "i8"),  # earliest and latest time stamp of all its frames
         ("last_ns", "i8"),
@@ -217,21 +223,24 @@ class Account:
 
 
 class Half:
-    """One direction of a Flow. Every column of HALF is an attribute: `half.packets`, `half.payload_octets`."""
+    """One direction of a Flow. Every column of HALF is an attribute: `half.packets`, `half.payload_octets`.
 
-    __slots__ = ("_row",)
+    What the TCP analysis says is None where it is not known: `half.mss`, `half.rtt_mean_ns`, `half.retransmission`.
+    """
 
-    def __init__(self, row: np.void) -> None:
+    __slots__ = ("_analysed", "_row")
+
+    def __init__(self, row: np.void, analysed: bool) -> None:
         self._row = row
+        self._analysed = analysed
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked of an object that copy or pickle has not filled yet
             raise AttributeError(name)
-        analysed = self._row["analysed"]
-        if name in ANALYSIS_FLAGS:
-            return analysed["counts"][ANALYSIS_FLAGS.index(name)].item()
-        if name in (ANALYSED.names or ()) and name != "counts":
-            return analysed[name].item()
+        if name in ANALYSIS_COLUMNS:
+            found = self._row["analysed"]
+            unknown = not self._analysed or _not_known(found, name)
+            return None if unknown else analysis_column(found, name).item()
         try:
             return self._row[name].item() if name != "flags" else self._row["flags"]
         except (KeyError, ValueError):
@@ -266,7 +275,8 @@ class Flow:
         if name.startswith("_"):  # as in Half
             raise AttributeError(name)
         try:
-            return self.row[name].item()
+            value = self.row[name].item()
+            return None if name in _HANDSHAKE and value == NOT_SEEN_NS else value
         except (KeyError, ValueError):
             raise AttributeError(f"a flow has no column {name!r}; it has {', '.join(FLOW.names or ())}") from None
 
@@ -283,12 +293,12 @@ class Flow:
     @property
     def orig(self) -> Half:
         """What the originator sent."""
-        return Half(self.row["orig"])
+        return Half(self.row["orig"], bool(self.row["analysed"]))
 
     @property
     def resp(self) -> Half:
         """What the responder sent."""
-        return Half(self.row["resp"])
+        return Half(self.row["resp"], bool(self.row["analysed"]))
 
     @property
     def end_cause(self) -> EndCause:
@@ -421,6 +431,34 @@ class FlowSet(Sequence[Flow]):
         return pandas.DataFrame({name: series(name, values) for name, values in flat_columns(self.columns).items()})
 
 
+ANALYSIS_COLUMNS = (*ANALYSIS_FLAGS, *(ANALYSED.names or ())[1:], "rtt_mean_ns")
+"""Names of all that the analysis says of a direction."""
+_HANDSHAKE = ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns")
+
+
+def analysis_column(analysed: Any, name: str) -> Any:
+    """One of ANALYSIS_COLUMNS.
+
+    Args:
+        analysed: ANALYSED[k], or a row of it.
+        name: Name of the column.
+    """
+    if name in ANALYSIS_FLAGS:
+        return analysed["counts"][..., ANALYSIS_FLAGS.index(name)]
+    if name == "rtt_mean_ns":  # rounded down
+        return analysed["rtt_sum_ns"] // np.maximum(analysed["rtt_samples"].astype(np.int64), 1)
+    return analysed[name]
+
+
+def _not_known(analysed: Any, name: str) -> Any:
+    """Where one of ANALYSIS_COLUMNS is not known although the flow was analysed; arguments as above."""
+    if name in ("rtt_sum_ns", "rtt_min_ns", "rtt_mean_ns", "rtt_max_ns"):
+        return analysed["rtt_samples"] == 0
+    if name in ANALYSIS_FLAGS or name == "rtt_samples":
+        return analysed["rtt_samples"] < 0  # nowhere
+    return analysed[name] < 0
+
+
 def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
     """Columns of FLOW rows without nesting: `orig_packets`, `resp_syn`, and addresses as text.
 
@@ -439,10 +477,8 @@ def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
                     for bit, flag in enumerate(FLAG_NAMES):
                         columns[f"{name}_{flag}"] = half["flags"][:, bit]
                 elif part == "analysed":
-                    for at, flag in enumerate(ANALYSIS_FLAGS):
-                        columns[f"{name}_{flag}"] = half[part]["counts"][:, at]
-                    for inner in (ANALYSED.names or ())[1:]:
-                        columns[f"{name}_{inner}"] = half[part][inner]
+                    for inner in ANALYSIS_COLUMNS:
+                        columns[f"{name}_{inner}"] = analysis_column(half[part], inner)
                 elif part not in ("bits", "time_bits"):
                     columns[f"{name}_{part}"] = half[part]
         elif name.endswith("_addr"):
@@ -470,9 +506,13 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
     """
     side, _, part = name.partition("_")
     undefined: npt.NDArray[np.bool_] | None = None
+    if name in _HANDSHAKE:
+        undefined = flows[name] == NOT_SEEN_NS
     if side not in ("orig", "resp"):
         return undefined
-    if part == "port":
+    if part in ANALYSIS_COLUMNS:
+        undefined = (flows["analysed"] == 0) | _not_known(flows[side]["analysed"], part)
+    elif part == "port":
         # In place of ports, a query of ICMP has its identifier on both sides.
         undefined = ~np.isin(flows["protocol"], list(PROTOCOLS_WITH_PORTS)) & (flows["orig_port"] == 0)
     elif part in FLAG_NAMES:

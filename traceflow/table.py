@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.analysis import ANALYSIS, analyse_segment, analysis_rows, assemble_analysis, without_analysis
+from traceflow.analysis import (
+    ANALYSIS,
+    analyse_segment,
+    analysis_rows,
+    assemble_analysis,
+    open_analysis,
+    without_analysis,
+)
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import EMPTY, find_row, forget_row, hash_keys, index_row, is_reversed, reindex
@@ -150,9 +157,6 @@ def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashe
     state["free"] = flow["heap_at"]
     state["opened"] = U64(state["opened"]) + U64(1)
     clear_words(words[0], row * _LIVE_WORDS, _LIVE_WORDS)
-    if state["analysis"] and packet["protocol"] == _TCP:
-        fresh = U64(len(words[2])) - _DEEP_WORDS
-        copy_words(words[2], fresh, words[2], row * _DEEP_WORDS, _DEEP_WORDS)
     flow["number"] = state["opened"]
     flow["hashed"] = hashed
     flow["protocol"] = packet["protocol"]
@@ -308,9 +312,7 @@ def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, hashes: Any, at: A
                 prefetch(deep, row, U64(0))
                 prefetch(deep, row, U64(64))
                 prefetch(deep, row, U64(128))
-                prefetch(deep, row, U64(384))
-                prefetch(deep, row, U64(448))
-                prefetch(deep, row, U64(512))
+                prefetch(deep, row, U64(192))
 
 
 @kernel
@@ -336,7 +338,7 @@ def track(
         live: LIVE[n].
         slots: uint32[2**k >= 2 * n], the index of keys.py.
         heap: HEAP[n], the heap of timeouts.py.
-        deep: ANALYSIS[n + 1], the last row fresh; ANALYSIS[1] without analysis.
+        deep: ANALYSIS[n]; ANALYSIS[0] without analysis.
         words: Rows as uint64 words: those of `live`, those of flows that ended (_GONE_ROWS), and both of `deep`.
         frames: FRAME[m].
         packets: PACKET[m]; a Verdict may be set.
@@ -401,6 +403,8 @@ def track(
         if packet["protocol"] == _UDP:
             follow_datagram(packet, flow, half, upside)
         if tcp and table["analysis"]:
+            if found == U64(0):
+                open_analysis(deep[row])
             analyse_segment(frame, packet, half, other, deep[row], upside, reused, mark)
         mark["flow"] = flow["number"]
         from_upper = U64(FROM_UPPER) if upside else U64(0)
@@ -464,12 +468,12 @@ class FlowTable:
         state["syn_opens"] = options.syn_opens
         state["tcp_end"] = _TCP_END[options.tcp_end]
         state["analysis"] = options.analysis
-        self._gone, self._gone_deep = live_rows(_GONE_ROWS), analysis_rows(_GONE_ROWS if options.analysis else 1)
+        self._gone, self._gone_deep = live_rows(_GONE_ROWS), analysis_rows(_GONE_ROWS if options.analysis else 0)
         self._marks, self._hashes = np.zeros(0, MARK), np.zeros(0, np.uint32)
         self._ended: list[npt.NDArray[np.void]] = []
         self._causes = np.zeros(max(EndCause) + 1, np.int64)
         self._frames = 0
-        self._live, self._deep = live_rows(0), analysis_rows(1)
+        self._live, self._deep = live_rows(0), analysis_rows(0)
         self._heap = np.zeros(0, HEAP)
         self._slots = np.zeros(2, np.uint32)
         self._grow()
@@ -489,8 +493,8 @@ class FlowTable:
         as_octets(heap)[:old] = as_octets(self._heap)
         self._live, self._heap = live, heap
         if self.options.analysis:
-            deep = analysis_rows(rows + 1)
-            as_octets(deep)[:old] = as_octets(self._deep)[:old]
+            deep = analysis_rows(rows)
+            as_octets(deep)[:old] = as_octets(self._deep)
             self._deep = deep
         self._words = tuple(rows.view(np.uint64) for rows in (self._live, self._gone, self._deep, self._gone_deep))
         self._slots = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)

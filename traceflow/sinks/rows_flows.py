@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.connstates import ConnState
-from traceflow.flows import ANALYSED, ANALYSIS_FLAGS, EndCause, FlowSet, undefined_where
+from traceflow.flows import ANALYSIS_COLUMNS, EndCause, FlowSet, analysis_column, undefined_where
 from traceflow.labels import flow_label
 from traceflow.packets import FINER_THAN_MICROSECONDS
 from traceflow.protocols import protocol_name
@@ -28,7 +28,6 @@ CHUNK_FLOWS = 8192
 
 _CAUSES = {int(cause): cause.text for cause in EndCause}
 _STATES = {int(state): state.text for state in ConnState}
-_ANALYSED = (*ANALYSIS_FLAGS, *(name for name in ANALYSED.names or () if name != "counts"), "rtt_mean_ns")
 
 
 class _Chunk:
@@ -83,39 +82,20 @@ def _half(side: str, part: str) -> Callable[[_Chunk], list[Any]]:
 
     def column(chunk: _Chunk) -> list[Any]:
         half = chunk.rows[side]
-        if part in _ANALYSED:
-            return _analysed(chunk, side, part)
-        cells = half["flags"][:, FLAG_NAMES.index(part)] if part in FLAG_NAMES else half[part]
+        if part in ANALYSIS_COLUMNS:
+            cells = analysis_column(half["analysed"], part)
+        elif part in FLAG_NAMES:
+            cells = half["flags"][:, FLAG_NAMES.index(part)]
+        else:
+            cells = half[part]
         return chunk.defined(f"{side}_{part}", cells.tolist())
 
     return column
 
 
-def _analysed(chunk: _Chunk, side: str, part: str) -> list[Any]:
-    """A column of what the TCP analysis found in a direction."""
-    found = chunk.rows[side]["analysed"]
-    empty = chunk.rows["analysed"] == 0
-    if part in ANALYSIS_FLAGS:
-        return blank_where(empty, found["counts"][:, ANALYSIS_FLAGS.index(part)].tolist())
-    if part == "rtt_samples":
-        return blank_where(empty, found[part].tolist())
-    if part in ("rtt_sum_ns", "rtt_mean_ns"):
-        samples = found["rtt_samples"].astype(np.int64)
-        values = found["rtt_sum_ns"] // np.maximum(samples, 1) if part == "rtt_mean_ns" else found["rtt_sum_ns"]
-        return blank_where(empty | (samples == 0), values.tolist())
-    if part.startswith("rtt_"):
-        return blank_where(empty | (found["rtt_samples"] == 0), found[part].tolist())
-    return blank_where(empty | (found[part] < 0), found[part].tolist())
-
-
-def _handshake(name: str) -> Callable[[_Chunk], list[Any]]:
-    """A time of the handshake; frames out of time order make it negative, so -1 alone does not tell."""
-    return lambda chunk: blank_where(chunk.rows[name] == -1, chunk.rows[name].tolist())
-
-
 def _plain(name: str) -> Callable[[_Chunk], list[Any]]:
     """A column of FLOW as it is."""
-    return lambda chunk: chunk.rows[name].tolist()
+    return lambda chunk: chunk.defined(name, chunk.rows[name].tolist())
 
 
 def _sum(part: str) -> Callable[[_Chunk], list[Any]]:
@@ -167,8 +147,6 @@ _SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
     "end_cause": lambda chunk: [_CAUSES[cause] for cause in chunk.rows["end_cause"].tolist()],
     "conn_state": lambda chunk: [_STATES[state] for state in chunk.rows["conn_state"].tolist()],
     "history": lambda chunk: [history.decode("ascii") or None for history in chunk.rows["history"].tolist()],
-    "syn_to_syn_ack_ns": _handshake("syn_to_syn_ack_ns"),
-    "syn_ack_to_ack_ns": _handshake("syn_ack_to_ack_ns"),
     "label": lambda chunk: [flow_label(row) for row in chunk.rows],
     "frames": lambda chunk: _ranges(chunk, None),
     "orig_frames": lambda chunk: _ranges(chunk, "orig"),
