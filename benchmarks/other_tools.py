@@ -22,7 +22,7 @@ from flow_facts import Account, Flow, end
 
 LIMIT_S = 20
 TCP, UDP = 6, 17
-NUMBERS = {"icmp": 1, "tcp": TCP, "udp": UDP, "ipv6-icmp": 58, "icmp6": 58, "sctp": 132}
+NUMBERS = {"icmp": 1, "tcp": TCP, "udp": UDP, "ipv6-icmp": 58, "icmp6": 58, "icmpv6": 58, "sctp": 132}
 COMPLAINT = re.compile(
     r"^.*\b(?:truncated|cut short|corrupt|damaged|unknown|unsupported|malformed|invalid|bogus|error)\b.*$",
     re.IGNORECASE | re.MULTILINE,
@@ -134,13 +134,18 @@ def traceflow(job: Job) -> Account:
 
 
 def tshark(job: Job) -> Account:
-    """Frames by `tcp.stream` and `udp.stream`; of frames in tunnels the innermost."""
+    """Frames by `tcp.stream` and `udp.stream`; of frames in tunnels the innermost.
+
+    Messages are not put together from segments: streams stay the same, and T17 takes 1 s instead of 50.
+    """
     names = ["frame.number", "tcp.stream", "udp.stream", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst"]
     names += ["tcp.srcport", "tcp.dstport", "udp.srcport", "udp.dstport"]
     fields = [part for name in names for part in ("-e", name)]
     command = [
         "tshark",
         "-n",
+        "-o",
+        "tcp.desegment_tcp_streams:FALSE",
         "-r",
         str(job.captures[0]),
         "-T",
@@ -210,17 +215,21 @@ def argus_flows(output: str) -> list[Flow]:
 
 
 def tcptrace(job: Job) -> Account:
-    """The long output; host a counts as the originator, being the left side of its `a2b` counters."""
-    output, _, complaint = call(["tcptrace", "-n", "-l", "-u", "--csv", *map(str, job.captures)], job.folder)
+    """The long output, of TCP as csv; host a counts as the originator, being the left side of its `a2b` counters."""
+    captures = [str(path) for path in job.captures]
+    output, _, complaint = call(["tcptrace", "-n", "-l", "--csv", *captures], job.folder)
     lines = [line for line in output.splitlines() if line.startswith("conn_#") or re.match(r"\d+,", line)]
     flows = []
     for row in rows("\n".join(lines)):
         both = [(int(row[f"{name}_a2b"]), int(row[f"{name}_b2a"])) for name in ("total_packets", "actual_data_bytes")]
         flows.append(Flow(TCP, end(row["host_a"], row["port_a"]), end(row["host_b"], row["port_b"]), both[0], both[1]))
-    udp = r"host a: +(\S+):(\d+)\s+host b: +(\S+):(\d+).*?a->b:\s+b->a:\s+(\d+), +(\d+), +(\d+), +(\d+)"
-    for a, a_port, b, b_port, *numbers in re.findall(udp, output.replace("\t", " "), re.DOTALL):
+    # its csv of UDP is broken where a side sent nothing; its "data bytes sent" of UDP count the header of 8 octets
+    output, _, _ = call(["tcptrace", "-n", "-l", "-u", *captures], job.folder)
+    talk = output.partition("UDP connection info:")[2]
+    ends = r"host \w+: +(\S+):(\d+)\s+host \w+: +(\S+):(\d+).*?"
+    counters = r"total packets: +(\d+) +total packets: +(\d+)\s+data bytes sent: +(\d+) +data bytes sent: +(\d+)"
+    for a, a_port, b, b_port, *numbers in re.findall(ends + counters, talk.replace("\t", " "), re.DOTALL):
         sent, got, octets_sent, octets_got = map(int, numbers)
-        # its "data bytes sent" of UDP count the header of 8 octets
         payload = (octets_sent - 8 * sent, octets_got - 8 * got)
         flows.append(Flow(UDP, end(a, a_port), end(b, b_port), (sent, got), payload))
     return Account(flows, complaint)
@@ -244,11 +253,12 @@ def nfpcapd(job: Job) -> Account:
 
 
 def softflowd(job: Job) -> Account:
-    """What it says about flows that expire in debug mode; it names the lower address first, not the originator."""
-    names = ("tcp", "tcp.rst", "tcp.fin", "udp", "icmp", "general")
-    idle = [part for name in names for part in ("-t", f"{name}={job.idle_s}")] if job.idle_s else []
+    """What it says about flows that expire in debug mode; it names the lower address first, not the originator.
+
+    Its timeouts can be set, but end nothing while a capture is read: all flows expire at the end.
+    """
     files = ["-p", str(job.folder / "pid"), "-c", str(job.folder / "ctl")]
-    _, talk, complaint = call(["softflowd", "-D", *idle, *files, "-r", str(job.captures[0])], job.folder)
+    _, talk, complaint = call(["softflowd", "-D", *files, "-r", str(job.captures[0])], job.folder)
     line = r"EXPIRED: seq:\d+ \[(\S+)\]:(\d+) <> \[(\S+)\]:(\d+) proto:(\d+) .*?packets>:(\d+) .*?packets<:(\d+)"
     flows = [
         Flow(int(protocol), end(a, a_port), end(b, b_port), (int(sent), int(got)))
@@ -258,22 +268,19 @@ def softflowd(job: Job) -> Account:
 
 
 def ndpi_reader(job: Job) -> Account:
-    """Its csv."""
-    command = ["ndpiReader", "-q", "-t", "-i", ",".join(map(str, job.captures)), "-C", "flows.csv"]
-    output, _, complaint = call(command, job.folder)
-    if not complaint and (found := COMPLAINT.search(output)) and found.group().startswith("ERROR"):
+    """Its verbose list; its csv leaves out flows of an application that it does not know."""
+    output, talk, complaint = call(["ndpiReader", "-v", "2", "-t", "-i", str(job.captures[0])], job.folder)
+    if found := re.search(r"^error.*$", talk + output, re.IGNORECASE | re.MULTILINE):
         complaint = found.group()
-    path = job.folder / "flows.csv"
-    flows = [
-        Flow(
-            int(row["protocol"]),
-            end(row["src_ip"], row["src_port"]),
-            end(row["dst_ip"], row["dst_port"]),
-            (int(row["c_to_s_pkts"]), int(row["s_to_c_pkts"])),
-            (int(row["c_to_s_goodput_bytes"]), int(row["s_to_c_goodput_bytes"])),
-        )
-        for row in (rows(path.read_text().removeprefix("#")) if path.is_file() else [])
-    ]
+    line = r"^\t\d+\t(\S+) (\S+) <?-> (\S+) .*?\[(\d+) pkts/\d+ bytes <?-> (\d+) pkts/"
+    flows = []
+    for name, orig, resp, sent, got in re.findall(line, output, re.MULTILINE):
+        protocol = int(name) if name.isdigit() else NUMBERS.get(name.lower(), 0)
+        ends = []
+        for text in (orig, resp):
+            address, _, port = text.rpartition(":") if "]" in text or text.count(":") == 1 else (text, "", "0")
+            ends.append(end(address.strip("[]"), port))
+        flows.append(Flow(protocol, ends[0], ends[1], (int(sent), int(got))))
     return Account(flows, complaint)
 
 
@@ -330,12 +337,18 @@ def cicflowmeter(job: Job) -> Account:
 
 
 _PYPCAPKIT = """
-import json, re, sys
+import ipaddress, json, re, sys
 from pcapkit import extract
+def address(text):
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:  # labels have dots in the place of colons
+        return text.replace(".", ":")
 traced = extract(fin=sys.argv[1], nofile=True, store=False, tcp=True, trace=True)
 for buffer in traced.trace.tcp or ():
-    a, a_port, b, b_port = re.fullmatch(r"(.+)_(\\d+)-(.+)_(\\d+)-[^-]+", buffer.label).groups()
-    print(json.dumps([6, (a, int(a_port)), (b, int(b_port)), (len(buffer.index), 0), None, buffer.index]))
+    src, src_port, dst, dst_port = re.fullmatch(r"(.+)_(\\d+)-(.+)_(\\d+)-[^-]+", buffer.label).groups()
+    ends = (address(src), int(src_port)), (address(dst), int(dst_port))
+    print(json.dumps([6, *ends, (len(buffer.index), 0), None, buffer.index]))
 """
 
 
@@ -383,9 +396,9 @@ TOOLS = (
     Tool("nfpcapd", (["nfpcapd", "-V"], r"Version: ([\d.]+)"), "nfdump", nfpcapd,
          ("ends", "packets"), one_way=True, idle=True),
     Tool("softflowd", (["softflowd", "-h"], r"version ([\d.]+)"), "softflowd", softflowd,
-         ("ends", "packets"), idle=True),
+         ("ends", "packets")),
     Tool("ndpiReader", (["ndpiReader", "-h"], r"nDPI ([\d.]+)"), "libndpi-bin", ndpi_reader,
-         (*_TWO_WAY, "payload"), several=True),
+         _TWO_WAY),
     Tool("NFStream", None, "nfstream", nfstream, (*_TWO_WAY, "payload"), several=True, idle=True),
     Tool("cicflowmeter", None, "cicflowmeter", cicflowmeter, _TWO_WAY, _TCP_UDP, ip6=False),
     Tool("PyPCAPKit", None, "pypcapkit", pypcapkit, ("ends", "packets", "frames"), frozenset({TCP}), one_way=True),
