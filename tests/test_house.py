@@ -70,7 +70,7 @@ WHOLE_HOUSE = {
     "fixtures": "the captures of fixtures/ are what their script makes",
     "chunking": "batches and reads of any size give the same results",
     "scenarios": "the cases of the fixtures through the whole program",
-    "benchmarks": "the makers of synthetic captures",
+    "benchmarks": "the makers of synthetic captures, and the judging of other tools",
 }
 """Test files that belong to no single room, and what they are about."""
 
