@@ -66,9 +66,11 @@ NOT_COMPARED = {
     "T21c": ("payload",),
     "T21d": ("payload",),
     "T27a": ("originator",),
+    "T32-blocks": ("frames",),
 }
 """Facts without a right answer: who is the originator of a connection met half-way, or opened by both; what of a
-fragment is payload; what follows a header whose length was not captured."""
+fragment is payload; what follows a header whose length was not captured; whether blocks without a packet have a frame
+number."""
 
 ABOUT_IDLE = "T15"
 IDLE_S = {6: 300, 17: 60}
