@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from traceflow.analysis import analysis_rows
 from traceflow.connstates import ConnState
-from traceflow.live import assemble_flows, live_rows
+from traceflow.endings import assemble_flows
+from traceflow.flows import FLOW
+from traceflow.live import live_rows
 from traceflow.states import CLOSED, ESTABLISHED, INACTIVE, PARTIAL, RESET, SYN_SENT
 
 
@@ -19,7 +23,9 @@ def word(orig: int, resp: int, history: bytes = b"", *, upper: bool = False, pro
     near, far = ("high", "low") if upper else ("low", "high")
     row[f"{near}_side"]["state"], row[f"{far}_side"]["state"] = orig, resp
     row["low"]["last_seq"] = sent
-    return ConnState(int(assemble_flows(rows)["conn_state"][0])).text
+    flows = np.zeros(1, FLOW)
+    assemble_flows(rows, analysis_rows(0), flows, False)
+    return ConnState(int(flows["conn_state"][0])).text
 
 
 @pytest.mark.parametrize("upper", [False, True])

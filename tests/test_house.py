@@ -41,7 +41,7 @@ LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
     ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
-    ("live", "analysis"),
+    ("live", "analysis", "endings"),
     ("decode", "checksums", "fragments", "sources"),
     ("table",),
     ("pipeline",),
@@ -73,8 +73,8 @@ WHOLE_HOUSE = {
     "scenarios": "the cases of the fixtures through the whole program",
     "cases": "states, histories and the TCP analysis of the cases of the fixtures",
     "zeek": "profile zeek against the connection logs that Zeek's own tests expect",
-    "benchmarks": "the makers of synthetic captures",
     "tshark": "flows and analysis flags held against tshark's",
+    "benchmarks": "the makers of synthetic captures, and the judging of other tools",
 }
 """Test files that belong to no single room, and what they are about."""
 

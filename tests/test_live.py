@@ -1,31 +1,13 @@
-"""The room `live`: how a live flow lies in memory, and FLOW rows made of rows that ended."""
+"""The room `live`: how a live flow lies in memory, and how rows are moved."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
 
-from traceflow.flows import EndCause
-from traceflow.live import LIVE, assemble_flows, live_rows
+from traceflow.live import HOT, LIVE, REST, as_octets, clear_words, copy_words, join_rows, live_rows
 
 LINE = 64
-LOW, HIGH = (1, 2, 1000), (3, 4, 80)  # address halves and port
-
-
-def ended(*, upper_originates: int = 0, low: dict[str, Any] | None = None, high: dict[str, Any] | None = None) -> Any:
-    rows = live_rows(1)
-    row = rows[0]
-    row["low_hi"], row["low_lo"], row["low_port"] = LOW
-    row["high_hi"], row["high_lo"], row["high_port"] = HIGH
-    row["number"], row["protocol"], row["ip_version"], row["cause"] = 9, 6, 6, EndCause.RST
-    row["upper_originates"] = upper_originates
-    for end, columns in (("low", low), ("high", high)):
-        for name, value in (columns or {}).items():
-            part = row[end] if name in row[end].dtype.names else row[f"{end}_rest"]
-            part[name] = value
-    return assemble_flows(rows)[0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 1023, 1024])
@@ -59,46 +41,29 @@ def test_what_a_packet_touches_is_three_lines() -> None:
         assert offset // LINE == (offset + kind.itemsize - 1) // LINE
 
 
-@pytest.mark.parametrize(("upper", "orig", "resp"), [(0, LOW, HIGH), (1, HIGH, LOW)])
-def test_ends_become_originator_and_responder(upper: int, orig: tuple[int, ...], resp: tuple[int, ...]) -> None:
-    flow = ended(upper_originates=upper, low={"packets": 5, "wire_octets": 50}, high={"packets": 7, "wire_octets": 70})
-    assert (*flow["orig_addr"], flow["orig_port"]) == orig
-    assert (*flow["resp_addr"], flow["resp_port"]) == resp
-    assert (flow["orig"]["packets"], flow["resp"]["packets"]) == ((7, 5) if upper else (5, 7))
-    assert (flow["orig"]["wire_octets"], flow["resp"]["wire_octets"]) == ((70, 50) if upper else (50, 70))
-    assert (flow["number"], flow["protocol"], flow["ip_version"], flow["upper_originates"]) == (9, 6, 6, upper)
+def test_rows_are_moved_word_by_word() -> None:
+    """A row copied by words is the row, and its neighbours stay."""
+    rows = live_rows(3)
+    rows["number"], rows["turned"] = (1, 2, 3), (1, 0, 1)
+    target = live_rows(3)
+    words = LIVE.itemsize // 8
+    source, copy = rows.view(np.uint64), target.view(np.uint64)
+    copy_words(source, np.uint64(2 * words), copy, np.uint64(words), np.uint64(words))
+    assert target["number"].tolist() == [0, 3, 0]
+    assert target[1] == rows[2]
+    clear_words(source, np.uint64(words), np.uint64(words))
+    assert rows["number"].tolist() == [1, 0, 3]
 
 
-@pytest.mark.parametrize("cause", EndCause)
-def test_reason_follows_from_cause(cause: EndCause) -> None:
-    rows = live_rows(1)
-    rows["cause"] = cause
-    flow = assemble_flows(rows)[0]
-    assert (flow["end_cause"], flow["end_reason"]) == (cause, cause.reason)
+def test_rows_are_joined() -> None:
+    first, second = live_rows(2), live_rows(1)
+    first["number"], second["number"] = (7, 8), 9
+    joined = join_rows([first, second])
+    assert joined.dtype == LIVE
+    assert joined["number"].tolist() == [7, 8, 9]
+    assert as_octets(joined).dtype.itemsize == LIVE.itemsize
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "times"),
-    [
-        ({"packets": 1, "first_ns": 5, "last_ns": 9}, {"packets": 1, "first_ns": 3, "last_ns": 7}, (3, 9)),
-        ({"packets": 1, "first_ns": 5, "last_ns": 9}, {}, (5, 9)),
-        ({}, {"packets": 1, "first_ns": 5, "last_ns": 9}, (5, 9)),
-        ({"packets": 1, "first_ns": -9, "last_ns": -5}, {}, (-9, -5)),  # and not the zeros of the silent side
-    ],
-)
-def test_times_of_a_flow(low: dict[str, int], high: dict[str, int], times: tuple[int, int]) -> None:
-    flow = ended(low=low, high=high)
-    assert (flow["first_ns"], flow["last_ns"]) == times
-
-
-def test_flags_are_put_together() -> None:
-    """10 segments of which 3 without ACK and 4 with PSH: 7 ACK. UDP has none, whatever its packets."""
-    flow = ended(low={"packets": 10, "psh": 4, "flags": [1, 2, 3, 0, 3, 6, 7, 8]})
-    assert flow["orig"]["flags"].tolist() == [1, 2, 3, 4, 7, 6, 7, 8]
-    rows = live_rows(1)
-    rows["protocol"], rows["low"]["packets"] = 17, 10
-    assert assemble_flows(rows)[0]["orig"]["flags"].tolist() == [0] * 8
-
-
-def test_no_rows() -> None:
-    assert len(assemble_flows(live_rows(0))) == 0
+def test_a_direction_lies_in_words() -> None:
+    """`endings.py` copies HOT and REST word by word."""
+    assert HOT.itemsize % 8 == REST.itemsize % 8 == 0

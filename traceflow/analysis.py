@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
-from traceflow.flows import ANALYSED, ANALYSIS_FLAGS, NOT_SEEN_NS
-from traceflow.live import as_octets, cache_line_rows
+from traceflow.flows import ANALYSIS_FLAGS, NOT_SEEN_NS
+from traceflow.live import cache_line_rows
 from traceflow.packets import (
     ACK_KNOWN,
     FLAGS_KNOWN,
@@ -35,9 +35,9 @@ __all__ = [
     "analyse_segment",
     "analysis_rows",
     "analysis_text",
-    "assemble_analysis",
+    "forget_analysed",
     "open_analysis",
-    "without_analysis",
+    "write_analysed",
 ]
 
 (
@@ -134,14 +134,6 @@ Most segments touch three cache lines: both of SIDE, and one of TIMING; whoever 
 needed asks for its first 256 octets. `first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's
 initial RTT). A row holds anything until `open_analysis`, TIMING and counts until they are first used.
 """
-
-_UNKNOWN = np.zeros(1, ANALYSED)
-for _name in ("first_window", "first_window_scaled", "last_window", "last_window_scaled", "mss"):
-    _UNKNOWN[_name] = -1
-for _name in ("window_scale", "sack_permitted", "timestamps"):
-    _UNKNOWN[_name] = -1
-for _name in ("rtt_min_ns", "rtt_max_ns"):
-    _UNKNOWN[_name] = NOT_SEEN_NS
 
 
 def analysis_rows(count: int) -> npt.NDArray[np.void]:
@@ -508,60 +500,77 @@ def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any,
         _count_analysis(near, deep["high_counts"] if upside else deep["low_counts"], found)
 
 
-def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
-    """ANALYSED[k] of one end of the key."""
-    side, timing = gone[end], gone[f"{end}_timing"]
-    bits = side["bits"]
-    spoke, options = bits & _SPOKE != 0, side["options"]
-    shift = side["shift"].astype(np.int64)
-    shift[(shift == _NO_SHIFT) | (bits & _LAST_IS_SYN != 0)] = 0
-    scaled = spoke & (shift != _SHIFT_UNKNOWN)
-    window = side["window"].astype(np.int64)
-    samples = np.where(spoke, timing["rtt_samples"], 0)
-    results = np.tile(_UNKNOWN, len(gone))
-    _enter(results, "counts", bits & _COUNTED != 0, gone[f"{end}_counts"])
-    _enter(results, "rtt_samples", spoke, timing["rtt_samples"])
-    for name in ("rtt_sum_ns", "rtt_min_ns", "rtt_max_ns"):
-        _enter(results, name, samples != 0, timing[name] if name == "rtt_sum_ns" else side[name])
-    _enter(results, "first_window", spoke, side["first_window"])
-    _enter(results, "first_window_scaled", bits & _FIRST_IS_SYN != 0, side["first_window"])
-    _enter(results, "last_window", spoke, window)
-    _enter(results, "last_window_scaled", scaled, window << np.where(scaled, shift, 0))
-    _enter(results, "mss", options & MSS_OPTION != 0, side["mss"])
-    _enter(results, "window_scale", options & WINDOW_SCALE_OPTION != 0, side["window_scale"])
-    for name, bit in (("sack_permitted", SACK_PERMITTED_OPTION), ("timestamps", TIMESTAMPS_OPTION)):
-        _enter(results, name, bits & _SENT_SYN != 0, options & bit != 0)
-    return results
+@outline_kernel
+def forget_analysed(out: Any) -> Any:
+    """Set the columns of an ANALYSED row, otherwise zero, to "not known"."""
+    out["rtt_min_ns"] = NOT_SEEN_NS
+    out["rtt_max_ns"] = NOT_SEEN_NS
+    out["first_window"] = -1
+    out["first_window_scaled"] = -1
+    out["last_window"] = -1
+    out["last_window_scaled"] = -1
+    out["mss"] = -1
+    out["window_scale"] = -1
+    out["sack_permitted"] = -1
+    out["timestamps"] = -1
 
 
-def _enter(results: npt.NDArray[np.void], name: str, known: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> None:
-    """Write the values of a column that are known; the others stay."""
-    results[name][known] = values[known]
+@outline_kernel
+def _write_windows(side: Any, out: Any) -> Any:
+    """Enter the windows of a direction that spoke."""
+    bits = U64(side["bits"])
+    out["first_window"] = side["first_window"]
+    out["last_window"] = side["window"]
+    if bits & U64(_FIRST_IS_SYN):
+        out["first_window_scaled"] = side["first_window"]
+    if U64(side["shift"]) != U64(_SHIFT_UNKNOWN):
+        out["last_window_scaled"] = U64(side["window"]) << _shift_of(side)
 
 
-def assemble_analysis(gone: npt.NDArray[np.void], flows: npt.NDArray[np.void]) -> None:
-    """Enter what the analysis found into FLOW rows; those of other protocols than TCP keep "not known".
+@outline_kernel
+def _write_options(side: Any, out: Any) -> Any:
+    """Enter the options of the SYNs of a direction."""
+    options = U64(side["options"])
+    if options & U64(MSS_OPTION):
+        out["mss"] = side["mss"]
+    if options & U64(WINDOW_SCALE_OPTION):
+        out["window_scale"] = side["window_scale"]
+    if U64(side["bits"]) & U64(_SENT_SYN):
+        out["sack_permitted"] = 1 if options & U64(SACK_PERMITTED_OPTION) else 0
+        out["timestamps"] = 1 if options & U64(TIMESTAMPS_OPTION) else 0
+
+
+@outline_kernel
+def _write_side(side: Any, timing: Any, counts: Any, out: Any) -> Any:
+    """Enter what was found in a direction into an ANALYSED row that is zero."""
+    forget_analysed(out)
+    bits = U64(side["bits"])
+    if bits & U64(_COUNTED):
+        target = out["counts"]
+        for bit in range(len(ANALYSIS_FLAGS)):
+            target[U64(bit)] = counts[U64(bit)]
+    if bits & U64(_SPOKE):
+        _write_windows(side, out)
+        if timing["rtt_samples"] != U64(0):
+            out["rtt_samples"] = timing["rtt_samples"]
+            out["rtt_sum_ns"] = timing["rtt_sum_ns"]
+            out["rtt_min_ns"] = side["rtt_min_ns"]
+            out["rtt_max_ns"] = side["rtt_max_ns"]
+    _write_options(side, out)
+
+
+@outline_kernel
+def write_analysed(deep: Any, flow: Any, upper: Any) -> Any:
+    """Enter what the analysis found into a FLOW row of a TCP flow that is zero there.
 
     Args:
-        gone: ANALYSIS[k] of flows that ended; rows of other protocols hold anything.
-        flows: FLOW[k] of the same flows; changed.
+        deep: ANALYSIS row of the flow.
+        flow: FLOW row; changed.
+        upper: Whether the upper end is the originator.
     """
-    tcp = flows["protocol"] == 6
-    upper = flows["upper_originates"] != 0
-    low, high = _results(gone, "low"), _results(gone, "high")
-    for results in (low, high):
-        results[~tcp] = _UNKNOWN[0]
-    low, high = as_octets(low), as_octets(high)
-    as_octets(flows["orig"]["analysed"])[:] = np.where(upper, high, low)
-    as_octets(flows["resp"]["analysed"])[:] = np.where(upper, low, high)
-    flows["analysed"] = tcp
-    for name in ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
-        flows[name] = np.where(tcp, gone[name], NOT_SEEN_NS)
-
-
-def without_analysis(flows: npt.NDArray[np.void]) -> None:
-    """Enter "not known" into FLOW rows: FLOW[k]; changed."""
-    for side in ("orig", "resp"):
-        as_octets(flows[side]["analysed"])[:] = as_octets(_UNKNOWN)
-    for name in ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns"):
-        flows[name] = NOT_SEEN_NS
+    low, high = (flow["resp"], flow["orig"]) if upper else (flow["orig"], flow["resp"])
+    _write_side(deep["low"], deep["low_timing"], deep["low_counts"], low["analysed"])
+    _write_side(deep["high"], deep["high_timing"], deep["high_counts"], high["analysed"])
+    flow["analysed"] = 1
+    flow["syn_to_syn_ack_ns"] = deep["syn_to_syn_ack_ns"]
+    flow["syn_ack_to_ack_ns"] = deep["syn_ack_to_ack_ns"]

@@ -20,14 +20,13 @@ from traceflow.analysis import (
     ANALYSIS,
     analyse_segment,
     analysis_rows,
-    assemble_analysis,
     open_analysis,
-    without_analysis,
 )
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
+from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import EMPTY, find_row, forget_row, hash_keys, index_row, is_reversed, reindex
-from traceflow.live import LIVE, as_octets, assemble_flows, clear_words, copy_words, join_rows, live_rows
+from traceflow.live import LIVE, as_octets, clear_words, copy_words, join_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, Options
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, Verdict
 from traceflow.states import (
@@ -106,6 +105,7 @@ _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
 _SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
 _NO_FLOWS = np.zeros(0, FLOW)
+_CHUNK_FLOWS = 8192  # 6 MiB: the system has larger pages for arrays of that size
 
 
 @outline_kernel
@@ -471,6 +471,7 @@ class FlowTable:
         self._gone, self._gone_deep = live_rows(_GONE_ROWS), analysis_rows(_GONE_ROWS if options.analysis else 0)
         self._marks, self._hashes = np.zeros(0, MARK), np.zeros(0, np.uint32)
         self._ended: list[npt.NDArray[np.void]] = []
+        self._chunk, self._taken, self._drained = _NO_FLOWS, 0, 0
         self._causes = np.zeros(max(EndCause) + 1, np.int64)
         self._frames = 0
         self._live, self._deep = live_rows(0), analysis_rows(0)
@@ -548,21 +549,31 @@ class FlowTable:
     def _take_gone(self) -> None:
         """Move what ended out of the buffer of the kernels."""
         ended = int(self._state[0]["ended"])
-        if ended:
-            flows = assemble_flows(self._gone[:ended])
-            if self.options.analysis:
-                assemble_analysis(self._gone_deep[:ended], flows)
-            else:
-                without_analysis(flows)
-            self._causes += np.bincount(flows["end_cause"], minlength=len(self._causes))
-            self._ended.append(flows)
-            self._state[0]["ended"] = 0
+        if not ended:
+            return
+        if self._taken + ended > len(self._chunk):
+            self._hand_over()
+            self._chunk, self._taken, self._drained = np.zeros(_CHUNK_FLOWS, FLOW), 0, 0
+        flows = self._chunk[self._taken : self._taken + ended]
+        assemble_flows(self._gone[:ended], self._gone_deep[:ended], flows, self.options.analysis)
+        self._taken += ended
+        self._causes += np.bincount(flows["end_cause"], minlength=len(self._causes))
+        self._state[0]["ended"] = 0
+
+    def _hand_over(self) -> None:
+        """Put what was taken since the last time among the flows to drain."""
+        if self._taken > self._drained:
+            self._ended.append(self._chunk[self._drained : self._taken])
+        self._drained = self._taken
 
     def drain(self) -> npt.NDArray[np.void]:
         """Take the flows that have ended since the last call: FLOW[k] in the order in which they ended."""
         self._take_gone()
+        self._hand_over()
         ended, self._ended = self._ended, []
-        return join_rows(ended) if ended else _NO_FLOWS
+        if len(ended) < 2:
+            return ended[0] if ended else _NO_FLOWS
+        return join_rows(ended)
 
     def end(self, cause: EndCause = EndCause.END_OF_INPUT) -> None:
         """End all live flows, the one nearest to its timeout first."""
