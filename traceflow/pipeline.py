@@ -21,6 +21,7 @@ from traceflow.errors import IncompleteWarning
 from traceflow.flows import FLOW, Account, FlowSet
 from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
+from traceflow.live import as_octets
 from traceflow.options import Options, options_for
 from traceflow.packets import PACKET, Batch
 from traceflow.sources import Captures, open_source
@@ -138,12 +139,14 @@ class FlowCollector:
 
     def flows(self) -> FlowSet:
         """All flows in opening order; after the last step."""
-        columns = np.concatenate(self._ended) if self._ended else np.zeros(0, FLOW)
-        self._ended = []
         captures = self._run.captures
-        # Every number from 1 to the count stands there once, so the number is the place.
-        ordered = np.empty_like(columns)
-        ordered[columns["number"].astype(np.intp) - 1] = columns
+        # Every number from 1 to the count stands there once, so the number is the place. Part by part, so that the
+        # rows are there twice at most, and without their columns, which NumPy would copy one by one.
+        ordered = np.empty(sum(map(len, self._ended)), FLOW)
+        rows = as_octets(ordered)
+        for part in self._ended:
+            rows[part["number"].astype(np.intp) - 1] = as_octets(part)
+        self._ended = []
         return FlowSet(ordered, self._map, self._run.account(), captures.errors, captures.interfaces)
 
 
