@@ -39,7 +39,8 @@ HOUSE = ROOT / "traceflow"
 
 LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
-    ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts"),
+    ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
+    ("timeouts", "cuts"),
     ("flows",),
     ("live", "analysis"),
     ("decode", "checksums", "fragments", "sources"),

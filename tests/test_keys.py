@@ -41,8 +41,8 @@ def swapped(row: Any) -> Any:
 
 
 def hashed(row: Any, upside: bool, seed: int = 1) -> int:
-    words = np.random.Generator(np.random.PCG64(seed)).integers(0, 2**64, 5, np.uint64)
-    return int(hash_key(row, upside, words))
+    words = np.random.Generator(np.random.PCG64(seed)).integers(0, 2**64, 6, np.uint64)
+    return int(hash_key(row, upside, words, U64(0)))
 
 
 # Small numbers meet often; large ones show whether halves are compared as unsigned 64-bit numbers.
@@ -131,7 +131,7 @@ class Index:
 
     def find(self, key: int, hash_value: int, upside: bool = False) -> int:
         ends = (0, 1 << 40, 0, 0, key, 0) if upside else (0, key, 0, 0, 1 << 40, 0)
-        return int(find_row(self.slots, self.live, packet(*ends, 0, 0), upside, U64(hash_value)))
+        return int(find_row(self.slots, self.live, packet(*ends, 0, 0), upside, U64(hash_value), U64(0)))
 
     def drop(self, row: int) -> None:
         forget_row(self.slots, self.live, U64(row))
@@ -183,7 +183,7 @@ def test_protocol_and_version_are_compared() -> None:
     index.put(0, 7, 99)
     for protocol, version in ((6, 0), (0, 4)):
         row = packet(0, 7, 0, 0, 1 << 40, 0, protocol, version)
-        assert find_row(index.slots, index.live, row, False, U64(99)) == 0
+        assert find_row(index.slots, index.live, row, False, U64(99), U64(0)) == 0
 
 
 def test_reindex_finds_all_rows() -> None:

@@ -70,7 +70,7 @@ def test_max_flows_out_of_range(value: int) -> None:
         ({"profile": "pcapkti"}, ["pcapkti", "Did you mean pcapkit?", "default"]),
         ({"profile": ""}, ["unknown profile ''", "default, pcapkit"]),
         ({"max_flow": 5}, ["max_flow", "Did you mean max_flows?"]),
-        ({"tcp_end": "fins"}, ["fins", "both, fin, never"]),
+        ({"tcp_end": "fnis"}, ["fnis", "Did you mean fins?"]),
     ],
 )
 def test_unknown_names_are_refused_with_a_suggestion(arguments: dict[str, Any], words: list[str]) -> None:

@@ -18,7 +18,7 @@ from traceflow.connstates import ConnState
 from traceflow.errors import TraceflowError
 from traceflow.framelists import FrameMap
 from traceflow.labels import Address, address, address_texts, flow_label
-from traceflow.packets import Interface, Verdict
+from traceflow.packets import Interface, Tunnel, Verdict
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
 from traceflow.states import HISTORY_OCTETS
 from traceflow.tcp import BASE_KNOWN, FLAG_NAMES
@@ -68,6 +68,8 @@ class EndCause(enum.IntEnum):
     """The capture was over."""
     EVICTED = 6
     """The table was full, and this flow was the nearest to its timeout."""
+    ACTIVE = 7
+    """It was older than the active timeout; its packets go on in the next segment, a flow with the same parent."""
 
     @property
     def reason(self) -> EndReason:
@@ -87,6 +89,7 @@ _REASONS = {
     EndCause.NEW_SYN: EndReason.END_OF_FLOW_DETECTED,
     EndCause.END_OF_INPUT: EndReason.FORCED_END,
     EndCause.EVICTED: EndReason.LACK_OF_RESOURCES,
+    EndCause.ACTIVE: EndReason.ACTIVE_TIMEOUT,
 }
 
 ANALYSIS_FLAGS = (
@@ -139,6 +142,12 @@ HALF = np.dtype(
 FLOW = np.dtype(
     [
         ("number", "u8"),  # from 1, in opening order
+        ("parent", "u8"),  # number of the first segment of what the active timeout cut; its own if it is that one
+        ("segment", "u4"),  # which segment it is, from 1; 1 also where nothing was cut
+        ("vlan_outer", "u2"),  # of the first frame, as in PACKET
+        ("vlan_inner", "u2"),
+        ("tunnel_id", "u4"),  # likewise
+        ("tunnel", "u1"),  # likewise, a Tunnel
         ("orig_addr", "u8", (2,)),  # address of the originator: upper and lower half, IPv4 mapped
         ("resp_addr", "u8", (2,)),
         ("orig_port", "u2"),  # 0 where the protocol has no ports
@@ -292,6 +301,11 @@ class Flow:
         return EndReason(int(self.row["end_reason"]))
 
     @property
+    def tunnel(self) -> Tunnel:
+        """What carried its first packet, the innermost tunnel."""
+        return Tunnel(int(self.row["tunnel"]))
+
+    @property
     def conn_state(self) -> ConnState:
         """What became of the connection, with Zeek's definitions."""
         return ConnState(int(self.row["conn_state"]))
@@ -442,6 +456,8 @@ def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
             columns[name] = [_CAUSE_TEXTS[cause] for cause in flows[name].tolist()]
         elif name == "conn_state":
             columns[name] = [_STATE_TEXTS[state] for state in flows[name].tolist()]
+        elif name == "tunnel":
+            columns[name] = [_TUNNEL_TEXTS[tunnel] for tunnel in flows[name].tolist()]
         elif name == "history":
             columns[name] = [history.decode("ascii") for history in flows[name].tolist()]
         elif name != "upper_originates":
@@ -461,6 +477,10 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
     """
     side, _, part = name.partition("_")
     undefined: npt.NDArray[np.bool_] | None = None
+    if name in ("vlan_outer", "vlan_inner"):
+        return np.asarray(flows[name] == 0)
+    if name == "tunnel_id":
+        return np.asarray(flows["tunnel"] == Tunnel.NONE)
     if side not in ("orig", "resp"):
         return undefined
     if part == "port":
@@ -477,4 +497,5 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
 
 _TCP = 6
 _CAUSE_TEXTS = {int(cause): cause.text for cause in EndCause}
+_TUNNEL_TEXTS = {int(tunnel): tunnel.text if tunnel else "" for tunnel in Tunnel}
 _STATE_TEXTS = {int(state): state.text for state in ConnState}

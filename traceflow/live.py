@@ -56,18 +56,21 @@ LIVE = np.dtype(
             *("upper_originates", "closed_by", "hashed", "heap_at", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
             *("partial", "letters", "low_side", "high_side", "history"),
+            *("segment", "parent", "tag", "cut_ns"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
             *("u1", "u1", "u4", "u4", "i8", "u8"),
             *(HOT, HOT, REST, REST, "u1", "u1"),
             *("u1", "u1", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
+            *("u4", "u8", "u8", "i8"),
         ],
         "offsets": [
             *(0, 8, 16, 24, 32, 34, 36, 37),
             *(38, 39, 40, 44, 48, 56),
             *(64, 128, 192, 280, 368, 369),
             *(370, 371, 384, 448, 512),
+            *(372, 376, 560, 568),
         ],
         "itemsize": 576,
         "aligned": True,
@@ -84,6 +87,9 @@ LIVE = np.dtype(
 - `cause`: EndCause of a flow that ended.
 - `partial`: 1 where the flow was met in mid-connection.
 - `letters`: how many letters `history` holds.
+- `segment`, `parent`: as in FLOW.
+- `tag`: what carried the first packet, see `tag_of` of keys.py.
+- `cut_ns`: when the active timeout is over.
 """
 
 
@@ -114,8 +120,9 @@ def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         FLOW[k], in the same order.
     """
     flows = np.zeros(len(gone), FLOW)
-    for name in ("number", "protocol", "ip_version", "turned", "partial", "upper_originates"):
+    for name in ("number", "protocol", "ip_version", "turned", "partial", "upper_originates", "parent", "segment"):
         flows[name] = gone[name]
+    _untag(gone["tag"], flows)
     flows["end_cause"] = gone["cause"]
     flows["end_reason"] = reason_of_causes(gone["cause"])
     flows["history"] = histories(gone)
@@ -133,6 +140,14 @@ def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     flows["first_ns"] = np.where(both, np.minimum(orig["first_ns"], resp["first_ns"]), some["first_ns"])
     flows["last_ns"] = np.where(both, np.maximum(orig["last_ns"], resp["last_ns"]), some["last_ns"])
     return flows
+
+
+def _untag(tags: npt.NDArray[np.uint64], flows: npt.NDArray[np.void]) -> None:
+    """Write what carried the first packets: the parts of `tag_of`."""
+    flows["tunnel"] = tags >> np.uint64(60)
+    flows["vlan_outer"] = tags >> np.uint64(48) & np.uint64(0xFFF)
+    flows["vlan_inner"] = tags >> np.uint64(32) & np.uint64(0xFFF)
+    flows["tunnel_id"] = tags & np.uint64(0xFFFFFFFF)
 
 
 _PSH_BIT, _ACK_BIT = 3, 4  # places in HALF `flags`

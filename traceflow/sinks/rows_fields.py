@@ -55,7 +55,9 @@ _HALF = (
 )
 
 FLOW_FIELDS = _fields(
-    (Kind.INTEGER, "flow number protocol"),
+    (Kind.INTEGER, "flow number parent segment vlan_outer vlan_inner"),
+    (Kind.WORD, "tunnel"),
+    (Kind.INTEGER, "tunnel_id protocol"),
     (Kind.WORD, "protocol_name orig_addr"),
     (Kind.INTEGER, "orig_port"),
     (Kind.WORD, "resp_addr"),

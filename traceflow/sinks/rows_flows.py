@@ -15,7 +15,7 @@ import numpy.typing as npt
 from traceflow.connstates import ConnState
 from traceflow.flows import ANALYSED, ANALYSIS_FLAGS, EndCause, FlowSet, undefined_where
 from traceflow.labels import flow_label
-from traceflow.packets import FINER_THAN_MICROSECONDS
+from traceflow.packets import FINER_THAN_MICROSECONDS, Tunnel
 from traceflow.protocols import protocol_name
 from traceflow.sinks.rows_fields import Field
 from traceflow.sinks.rows_text import blank_where, end_texts, range_texts, span_texts, time_texts
@@ -27,6 +27,7 @@ CHUNK_FLOWS = 8192
 """Flows that are rendered at once: enough to spread the cost of a column, few enough to stay in the cache."""
 
 _CAUSES = {int(cause): cause.text for cause in EndCause}
+_TUNNELS = {int(tunnel): tunnel.text if tunnel else None for tunnel in Tunnel}
 _STATES = {int(state): state.text for state in ConnState}
 _ANALYSED = (*ANALYSIS_FLAGS, *(name for name in ANALYSED.names or () if name != "counts"), "rtt_mean_ns")
 
@@ -118,6 +119,11 @@ def _plain(name: str) -> Callable[[_Chunk], list[Any]]:
     return lambda chunk: chunk.rows[name].tolist()
 
 
+def _carrier(name: str) -> Callable[[_Chunk], list[Any]]:
+    """A column of what carried the first packet, empty where nothing of that kind did."""
+    return lambda chunk: chunk.defined(name, chunk.rows[name].tolist())
+
+
 def _sum(part: str) -> Callable[[_Chunk], list[Any]]:
     return lambda chunk: chunk.both(part)
 
@@ -151,6 +157,10 @@ def _maker(name: str) -> Callable[[_Chunk], list[Any]]:
 
 _SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
     "flow": _plain("number"),
+    "vlan_outer": _carrier("vlan_outer"),
+    "vlan_inner": _carrier("vlan_inner"),
+    "tunnel": lambda chunk: [_TUNNELS[tunnel] for tunnel in chunk.rows["tunnel"].tolist()],
+    "tunnel_id": _carrier("tunnel_id"),
     "protocol_name": _protocol_names,
     "orig_addr": _address("orig"),
     "orig_port": _port("orig"),

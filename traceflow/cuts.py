@@ -1,0 +1,37 @@
+"""The active timeout: when a flow is cut, and what its next segment has from the one before (flow-rules 3).
+
+A flow is cut at a packet, never by silence: what is silent ends by its idle timeout. Segments of one conversation have
+one `parent`, the number of the first, and count from 1; a flow that was never cut is the first and only segment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from traceflow.compiled import U64, inline_kernel, outline_kernel
+from traceflow.timeouts import NEVER_NS
+
+__all__ = ["begin_segment", "continue_segment", "is_cut"]
+
+
+@inline_kernel
+def begin_segment(state: Any, flow: Any) -> Any:
+    """Make a flow that opens, whose number is set, a first segment."""
+    flow["parent"] = flow["number"]
+    flow["segment"] = 1
+    flow["cut_ns"] = NEVER_NS if state["active_ns"] == NEVER_NS else state["clock_ns"] + state["active_ns"]
+
+
+@outline_kernel
+def continue_segment(flow: Any, before: Any) -> Any:
+    """Make a flow that opens the segment behind `before`, with its parent and direction."""
+    flow["parent"] = before["parent"]
+    flow["segment"] = U64(before["segment"]) + U64(1)
+    flow["upper_originates"] = before["upper_originates"]
+    flow["letters"] = 0  # without the `^` that its own opening may have written
+
+
+@inline_kernel
+def is_cut(state: Any, flow: Any) -> Any:
+    """Whether a flow is as old as the active timeout."""
+    return state["clock_ns"] >= flow["cut_ns"]
