@@ -71,6 +71,7 @@ WHOLE_HOUSE = {
     "fixtures": "the captures of fixtures/ are what their script makes",
     "chunking": "batches and reads of any size give the same results",
     "scenarios": "the cases of the fixtures through the whole program",
+    "profiles": "profiles tranalyzer, peafowl and nfstream, and a full table",
     "zeek": "profile zeek against the connection logs that Zeek's own tests expect",
     "benchmarks": "the makers of synthetic captures",
     "tshark": "flows and analysis flags held against tshark's",
