@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 from traceflow.errors import UsageError, suggest
 
-__all__ = ["FLOW_DEFAULT", "FLOW_FIELDS", "FRAME_DEFAULT", "FRAME_FIELDS", "Field", "Kind", "choose_fields"]
+__all__ = [
+    "FLOW_DEFAULT",
+    "FLOW_FIELDS",
+    "FRAME_DEFAULT",
+    "FRAME_FIELDS",
+    "FRAME_LISTS",
+    "Field",
+    "Kind",
+    "choose_fields",
+]
 
 
 class Kind(enum.Enum):
@@ -73,6 +82,9 @@ FLOW_FIELDS = _fields(
     (Kind.INTEGER, " ".join(f"{side}_{part}" for side in ("orig", "resp") for part in _HALF.split())),
 )
 """The fields of `traceflow flows`, by name."""
+
+FRAME_LISTS = ("frames", "orig_frames", "resp_frames")
+"""Those of them that need the frame lists; all others need the FLOW rows alone."""
 
 FLOW_DEFAULT = (
     "flow", "protocol_name", "orig_addr", "orig_port", "resp_addr", "resp_port", "first", "duration",

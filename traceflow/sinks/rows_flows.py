@@ -187,10 +187,10 @@ _SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
 
 
 def flow_columns(flows: FlowSet, fields: Sequence[Field]) -> Iterator[list[list[Any]]]:
-    """The flows of a set as columns for `rows.py`, in opening order, CHUNK_FLOWS at a time.
+    """The flows of a set as columns for `rows.py`, in their order there, CHUNK_FLOWS at a time.
 
     Args:
-        flows: The flows.
+        flows: The flows; where frame lists are asked for, all of them and in opening order.
         fields: Of FLOW_FIELDS.
 
     Returns:
