@@ -61,10 +61,10 @@ def test_durations(given: str, value_ns: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["", "s", "5x", "-1", "+1", "1e3", "1.", ".5", "5 s", "5S", "None", "nan", "inf", "٣"]
+    "given", ["", "s", "5x", "-1", "+1", "1e3", "1.", ".5", "5 s", "5S", "None", "nan", "inf", "\u0663", "1.0123456789"]
 )
 def test_what_is_no_duration(given: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no duration; allowed: .* or none"):
+    with pytest.raises(click.BadParameter, match=r"is no duration; allowed: .* or none"):
         duration_ns(given, none=True)
 
 
@@ -115,7 +115,7 @@ def test_what_is_typed_and_what_it_means(arguments: tuple[str, ...], rules: dict
         (("--idle-timeout", "5x"), "90s or 1.5h, or none"),
         (
             ("--idle-timeout", "tpc=5"),
-            "Did you mean tcp? Known: other, tcp; allowed: one duration for all, or tcp=300s",
+            "Did you mean tcp? Known: other, tcp; allowed: one duration for all, or tcp=",
         ),
         (("--idle-timeout", "tcp=5,tcp=6"), "tcp was given twice"),
         (("--idle-timeout", "tcp=5,6"), "allowed: one duration for all"),
@@ -186,8 +186,8 @@ def test_rules_reach_the_table(cli: Cli, tmp_path: Path) -> None:
 def four_flows(tmp_path: Path) -> Path:
     """UDP hosts 1 to 4 open at 0, 1, 2, 3 s; hosts 1 and 3 speak at 50 s, 4 at 100 s; host 5 opens at 200 s.
 
-    By default (60 s) 2 ends at 61 s, 4 (silent from 3 s on) at 63 s, 1 and 3 at 110 s, the tie by number; 6 (host 4
-    again, at 100 s) at 160 s; 5th to open is it: numbers are 1, 2, 3, 4, then 5 (host 4 again) and 6 (host 5).
+    By default (60 s) flow 2 ends at 61 s, 4 at 63 s, 1 and 3 at 110 s, the tie by number. Flow 5 is host 4 again and
+    ends at 160 s, flow 6 is host 5.
     """
     wire = Wire()
     for second, host in ((0, 1), (1, 2), (2, 3), (3, 4), (50, 1), (50, 3), (100, 4), (200, 5)):
@@ -209,9 +209,9 @@ def test_rows_as_flows_end(cli: Cli, four_flows: Path) -> None:
 
 
 def test_tranalyzer_streams_unless_told_not_to(cli: Cli, four_flows: Path) -> None:
-    """182 s: all but 4 were over by 232 s, so at 200 s only 2 (183 s) ended; then longest idle first.
+    """182 s: when the last frame comes at 200 s, only flow 2 is over (at 183 s); then the longest idle first.
 
-    Host 4 is one flow here, last heard at 100 s; 1 and 3 at 50 s, the tie by number.
+    Flows 1 and 3 were last heard at 50 s (the tie by number), host 4, one flow here, at 100 s.
     """
     code, out, _ = cli("flows", four_flows, "--profile", "tranalyzer", "--fields", "flow,end_cause")
     ended = [["2", "idle"], *([number, "end of input"] for number in ("1", "3", "4", "5"))]
@@ -239,5 +239,5 @@ def test_streams_in_every_format_and_of_nothing(cli: Cli, four_flows: Path, fixt
     for shape, lines in (("csv", 7), ("jsonl", 6), ("table", 7)):
         code, out, _ = cli("flows", four_flows, "--stream", "-T", shape)
         assert (code, len(out.splitlines())) == (0, lines)
-    code, out, _ = cli("flows", fixtures_folder / "T32-empty.pcap", "--stream", "--fields", "flow")
+    code, out, _ = cli("flows", fixtures_folder / "T32-header-only.pcap", "--stream", "--fields", "flow")
     assert (code, out) == (0, "flow\n")
