@@ -142,12 +142,6 @@ HALF = np.dtype(
 FLOW = np.dtype(
     [
         ("number", "u8"),  # from 1, in opening order
-        ("parent", "u8"),  # number of the first segment of what the active timeout cut; its own if it is that one
-        ("segment", "u4"),  # which segment it is, from 1; 1 also where nothing was cut
-        ("vlan_outer", "u2"),  # of the first frame, as in PACKET
-        ("vlan_inner", "u2"),
-        ("tunnel_id", "u4"),  # likewise
-        ("tunnel", "u1"),  # likewise, a Tunnel
         ("orig_addr", "u8", (2,)),  # address of the originator: upper and lower half, IPv4 mapped
         ("resp_addr", "u8", (2,)),
         ("orig_port", "u2"),  # 0 where the protocol has no ports
@@ -161,6 +155,12 @@ FLOW = np.dtype(
         ("conn_state", "u1"),  # ConnState
         ("partial", "u1"),  # 1: met in mid-connection (TCP)
         ("history", f"S{HISTORY_OCTETS}"),  # letters of states.py
+        ("parent", "u8"),  # number of the first segment of what the active timeout cut; its own if it is that one
+        ("segment", "u4"),  # which segment it is, from 1; 1 also where nothing was cut
+        ("vlan_outer", "u2"),  # of the first frame, as in PACKET
+        ("vlan_inner", "u2"),
+        ("tunnel_id", "u4"),  # likewise
+        ("tunnel", "u1"),  # likewise, a Tunnel
         ("analysed", "u1"),  # 1: a TCP flow that was analysed, see `Options`
         ("syn_to_syn_ack_ns", "i8"),  # times of the handshake; -1: not seen
         ("syn_ack_to_ack_ns", "i8"),

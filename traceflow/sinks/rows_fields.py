@@ -64,9 +64,7 @@ _HALF = (
 )
 
 FLOW_FIELDS = _fields(
-    (Kind.INTEGER, "flow number parent segment vlan_outer vlan_inner"),
-    (Kind.WORD, "tunnel"),
-    (Kind.INTEGER, "tunnel_id protocol"),
+    (Kind.INTEGER, "flow number protocol"),
     (Kind.WORD, "protocol_name orig_addr"),
     (Kind.INTEGER, "orig_port"),
     (Kind.WORD, "resp_addr"),
@@ -76,7 +74,9 @@ FLOW_FIELDS = _fields(
     (Kind.WORD, "end_cause"),
     (Kind.INTEGER, "end_reason turned"),
     (Kind.WORD, "conn_state history"),
-    (Kind.INTEGER, "partial analysed syn_to_syn_ack_ns syn_ack_to_ack_ns"),
+    (Kind.INTEGER, "partial parent segment vlan_outer vlan_inner"),
+    (Kind.WORD, "tunnel"),
+    (Kind.INTEGER, "tunnel_id analysed syn_to_syn_ack_ns syn_ack_to_ack_ns"),
     (Kind.WORD, "label"),
     (Kind.TEXT, "frames orig_frames resp_frames"),
     (Kind.INTEGER, " ".join(f"{side}_{part}" for side in ("orig", "resp") for part in _HALF.split())),
