@@ -347,3 +347,16 @@ def test_fragments_of_a_tunnel_have_the_vlan_within(order: tuple[int, ...]) -> N
     (flow,) = traced(wire, key=("vlan", "tunnel"))
     assert (flow.frames.tolist(), flow.orig_port) == ([1, 2], 5)
     assert (flow.vlan_outer, flow.vlan_inner, flow.tunnel, flow.tunnel_id) == (7, 30, Tunnel.VXLAN, 5)
+
+
+def test_tags_cannot_be_made_to_collide() -> None:
+    """As above, with tunnel ids and VLANs in a row that go up as a port goes down."""
+    words, total = np.random.Generator(np.random.PCG64(1)).integers(0, 2**64, 6, np.uint64), 4096 if COMPILED else 512
+    for name, bits in (("tunnel_id", 32), ("vlan_outer", 12)):
+        for other in (lambda n: 8192 - n, lambda n: 8192 ^ n):
+            keys = set()
+            for n in range(total):
+                row = packet(0, 1, other(n), 0, 2, 80, 17, 4)
+                row[name] = n % 2**bits
+                keys.add(int(hash_key(row, False, words, U64(2**64 - 1))))
+            assert len(keys) > 0.99 * total

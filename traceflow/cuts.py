@@ -16,16 +16,16 @@ __all__ = ["begin_segment", "continue_segment", "is_cut"]
 
 @inline_kernel
 def begin_segment(state: Any, flow: Any) -> Any:
-    """Make a flow that opens, whose number is set, a first segment."""
-    flow["parent"] = flow["number"]
+    """Make a flow that opens a first segment."""
     flow["segment"] = 1
-    flow["cut_ns"] = NEVER_NS if state["active_ns"] == NEVER_NS else state["clock_ns"] + state["active_ns"]
+    if state["active_ns"] != NEVER_NS:
+        flow["cut_ns"] = state["clock_ns"] + state["active_ns"]
 
 
 @outline_kernel
 def continue_segment(flow: Any, before: Any) -> Any:
     """Make a flow that opens the segment behind `before`, with its parent and direction."""
-    flow["parent"] = before["parent"]
+    flow["parent"] = before["number"] if before["segment"] == 1 else before["parent"]
     flow["segment"] = U64(before["segment"]) + U64(1)
     flow["upper_originates"] = before["upper_originates"]
     flow["letters"] = 0  # without the `^` that its own opening may have written
@@ -33,5 +33,5 @@ def continue_segment(flow: Any, before: Any) -> Any:
 
 @inline_kernel
 def is_cut(state: Any, flow: Any) -> Any:
-    """Whether a flow is as old as the active timeout."""
-    return state["clock_ns"] >= flow["cut_ns"]
+    """Whether a flow is as old as the active timeout, if there is one."""
+    return state["active_ns"] != NEVER_NS and state["clock_ns"] >= flow["cut_ns"]

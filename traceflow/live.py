@@ -56,7 +56,7 @@ LIVE = np.dtype(
             *("upper_originates", "closed_by", "hashed", "heap_at", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
             *("partial", "letters", "low_side", "high_side", "history"),
-            *("segment", "parent", "tag", "cut_ns"),
+            *("segment", "tag", "parent", "cut_ns"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
@@ -87,9 +87,10 @@ LIVE = np.dtype(
 - `cause`: EndCause of a flow that ended.
 - `partial`: 1 where the flow was met in mid-connection.
 - `letters`: how many letters `history` holds.
-- `segment`, `parent`: as in FLOW.
+- `segment`: as in FLOW; `parent` as well, but it holds nothing where `segment` is 1.
 - `tag`: what carried the first packet, see `tag_of` of keys.py.
-- `cut_ns`: when the active timeout is over.
+- `cut_ns`: when the active timeout is over; nothing without one. It and `parent` lie in the line of the history,
+  which most flows do not touch when they open.
 """
 
 
@@ -120,8 +121,9 @@ def assemble_flows(gone: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         FLOW[k], in the same order.
     """
     flows = np.zeros(len(gone), FLOW)
-    for name in ("number", "protocol", "ip_version", "turned", "partial", "upper_originates", "parent", "segment"):
+    for name in ("number", "protocol", "ip_version", "turned", "partial", "upper_originates", "segment"):
         flows[name] = gone[name]
+    flows["parent"] = np.where(gone["segment"] == 1, gone["number"], gone["parent"])
     _untag(gone["tag"], flows)
     flows["end_cause"] = gone["cause"]
     flows["end_reason"] = reason_of_causes(gone["cause"])

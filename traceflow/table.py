@@ -377,7 +377,7 @@ def track(
                 found = U64(0)
                 reused = True
         cut = False
-        if found != U64(0) and table["active_ns"] != NEVER_NS and is_cut(table, live[found - U64(1)]):
+        if found != U64(0) and is_cut(table, live[found - U64(1)]):
             _end_row(table, live, slots, heap, gone, found - U64(1), _ACTIVE)
             found = U64(0)
             cut = True
