@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,8 @@ def test_rules_reach_the_table(cli: Cli, tmp_path: Path) -> None:
     assert (code, cells(out)) == (0, [["1", ""], ["", "table full"], ["1", ""], ["1", ""]])
     code, _, _ = cli("trace", path, "-o", tmp_path / "out", "--by", "flow", "--active-timeout", "30s")
     assert (code, len(list((tmp_path / "out").glob("*.json")))) == (0, 3), "two flows, and the index"
+    files = json.loads((tmp_path / "out" / "index.json").read_bytes())["files"]
+    assert [(file["flow"], file["parent"], file["segment"]) for file in files] == [(1, 1, 1), (2, 1, 2)]
 
 
 # --- rows as flows end (flow-rules 25) ---------------------------------------------------------------------------
