@@ -59,4 +59,8 @@ def test_direction_of_tranalyzer(sport: int, dport: int, a: bool, protocol: int)
 def test_syn_ack_goes_in_direction_b() -> None:
     assert not originates(BY_TRANALYZER, 60000, 5000, TCP, SYN | ACK)
     assert originates(BY_TRANALYZER, 60000, 5000, TCP, SYN)
-    assert originates(BY_TRANALYZER, 60000, 5000, ICMP)
+
+
+def test_identifiers_of_icmp_are_no_ports() -> None:
+    assert originates(BY_TRANALYZER, 8080, 8080, ICMP)
+    assert originates(BY_TRANALYZER, 8080, 8080, 58)

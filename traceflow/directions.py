@@ -17,7 +17,7 @@ BY_FIRST, BY_SYN, BY_PORTS, BY_ORDER, BY_TRANALYZER = range(5)
 DIRECTIONS = {"first": BY_FIRST, "syn": BY_SYN, "ports": BY_PORTS, "order": BY_ORDER, "tranalyzer": BY_TRANALYZER}
 """Values of the option to their numbers in kernels."""
 
-_TCP, _UDP = 6, 17
+_ICMP, _TCP, _UDP, _ICMP6 = 1, 6, 17, 58
 _BROADCAST = U64(0xFFFFFFFFFFFF)  # ::ffff:255.255.255.255, its lower half
 
 
@@ -42,8 +42,10 @@ def _originates_in_tranalyzer(packet: Any) -> Any:
     """Tranalyzer2's rule, by which the first packet goes in direction A unless it looks like an answer.
 
     It does from a well-known port to a higher one, from 8080 and its like (8080, 8081, 8088, 8089: bits 0 and 3 do not
-    count), and with SYN+ACK.
+    count), and with SYN+ACK. Identifiers of ICMP, which stand in place of ports here, are none to it.
     """
+    if packet["protocol"] == _ICMP or packet["protocol"] == _ICMP6:
+        return True
     source, target = U64(packet["src_port"]), U64(packet["dst_port"])
     if source < U64(1024) and source < target:
         return False
