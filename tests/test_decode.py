@@ -635,7 +635,7 @@ def test_wire_length_below_the_captured() -> None:
 
 
 def test_every_verdict_of_decode_is_reached() -> None:
-    """NOT_TCP and TABLE_FULL are the table's, BAD_IP_CHECKSUM is that of checksums.py; NESTED_TOO_DEEP: test_tunnels.py."""
+    """NOT_TCP and TABLE_FULL are the table's, BAD_IP_CHECKSUM is of checksums.py; NESTED_TOO_DEEP: test_tunnels.py."""
     found = {
         verdict_of(ethernet(P4, ETHER_IPV4)),
         verdict_of(ethernet(P4, ETHER_ARP)),
