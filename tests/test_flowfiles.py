@@ -224,6 +224,8 @@ def test_an_entry_of_the_index(fixtures_folder: Path, tmp_path: Path) -> None:
         "last": "1700000000.009000",
         "end": "fin",
         "end_reason": 3,
+        "parent": 1,
+        "segment": 1,
         "frames": [1, 3, 4, 6, 7, 10],
     }
     assert (resp["label"], resp["direction"], resp["first"], resp["last"], resp["frames"]) == (

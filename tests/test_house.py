@@ -39,7 +39,8 @@ HOUSE = ROOT / "traceflow"
 
 LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
-    ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts"),
+    ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
+    ("timeouts", "cuts"),
     ("flows",),
     ("live", "analysis", "endings"),
     ("decode", "checksums", "fragments", "sources"),
@@ -71,7 +72,9 @@ WHOLE_HOUSE = {
     "fixtures": "the captures of fixtures/ are what their script makes",
     "chunking": "batches and reads of any size give the same results",
     "scenarios": "the cases of the fixtures through the whole program",
+    "flow_rules": "docs/rules.md names a test for every rule and case",
     "cases": "states, histories and the TCP analysis of the cases of the fixtures",
+    "profiles": "profiles tranalyzer, peafowl and nfstream, and a full table",
     "zeek": "profile zeek against the connection logs that Zeek's own tests expect",
     "tshark": "flows and analysis flags held against tshark's",
     "benchmarks": "the makers of synthetic captures, and the judging of other tools",

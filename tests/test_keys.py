@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import random
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from exchange import ETHER_IPV4, UDP, Exchange, Wire, ethernet, ipv4, udp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from traceflow.compiled import COMPILED, U64
-from traceflow.keys import EMPTY, find_row, forget_row, hash_key, index_row, is_reversed, reindex
+from traceflow.flows import FlowSet
+from traceflow.keys import (
+    EMPTY,
+    TUNNEL_MASK,
+    VLAN_MASK,
+    find_row,
+    forget_row,
+    hash_key,
+    index_row,
+    is_reversed,
+    reindex,
+    tag_of,
+)
 from traceflow.live import LIVE
-from traceflow.packets import PACKET
+from traceflow.packets import PACKET, Tunnel
+from traceflow.pipeline import trace
 from traceflow.timeouts import HEAP
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
+from tunnel_cases import WRAPPINGS
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -41,8 +61,8 @@ def swapped(row: Any) -> Any:
 
 
 def hashed(row: Any, upside: bool, seed: int = 1) -> int:
-    words = np.random.Generator(np.random.PCG64(seed)).integers(0, 2**64, 5, np.uint64)
-    return int(hash_key(row, upside, words))
+    words = np.random.Generator(np.random.PCG64(seed)).integers(0, 2**64, 6, np.uint64)
+    return int(hash_key(row, upside, words, U64(0)))
 
 
 # Small numbers meet often; large ones show whether halves are compared as unsigned 64-bit numbers.
@@ -131,7 +151,7 @@ class Index:
 
     def find(self, key: int, hash_value: int, upside: bool = False) -> int:
         ends = (0, 1 << 40, 0, 0, key, 0) if upside else (0, key, 0, 0, 1 << 40, 0)
-        return int(find_row(self.slots, self.live, packet(*ends, 0, 0), upside, U64(hash_value)))
+        return int(find_row(self.slots, self.live, packet(*ends, 0, 0), upside, U64(hash_value), U64(0)))
 
     def drop(self, row: int) -> None:
         forget_row(self.slots, self.live, U64(row))
@@ -183,7 +203,7 @@ def test_protocol_and_version_are_compared() -> None:
     index.put(0, 7, 99)
     for protocol, version in ((6, 0), (0, 4)):
         row = packet(0, 7, 0, 0, 1 << 40, 0, protocol, version)
-        assert find_row(index.slots, index.live, row, False, U64(99)) == 0
+        assert find_row(index.slots, index.live, row, False, U64(99), U64(0)) == 0
 
 
 def test_reindex_finds_all_rows() -> None:
@@ -197,3 +217,146 @@ def test_reindex_finds_all_rows() -> None:
     index.slots = np.zeros(128, np.uint32)
     reindex(index.slots, index.live, heap, len(rows))
     assert [index.find(key, key % 5) for key in range(64)] == [row + 1 if row % 2 == 0 else 0 for row in range(64)]
+
+
+# --- what carried a packet: an optional part of the key ----------------------------------------------------------
+
+CARRIED = (("vlan_outer", 0xFFF, 48), ("vlan_inner", 0xFFF, 32), ("tunnel_id", 0xFFFFFFFF, 0), ("tunnel", 15, 60))
+
+
+def carried(**columns: int) -> Any:
+    row = packet(1, 2, 3, 4, 5, 6, 17, 4)
+    for name, value in columns.items():
+        row[name] = value
+    return row
+
+
+@pytest.mark.parametrize(("name", "most", "shift"), CARRIED)
+def test_a_tag_holds_every_part_exactly(name: str, most: int, shift: int) -> None:
+    assert int(tag_of(carried(**{name: most}))) == most << shift
+    assert max(Tunnel) <= 15, "four bits of the tag"
+
+
+def test_the_masks_part_a_tag() -> None:
+    everything = int(tag_of(carried(vlan_outer=0xFFF, vlan_inner=0xFFF, tunnel_id=0xFFFFFFFF, tunnel=15)))
+    assert everything & VLAN_MASK == 0x0FFF0FFF << 32
+    assert everything & TUNNEL_MASK == 0xF0000000FFFFFFFF
+    assert VLAN_MASK ^ TUNNEL_MASK == 2**64 - 1
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in CARRIED])
+@pytest.mark.parametrize("mask", [0, VLAN_MASK, TUNNEL_MASK, 2**64 - 1])
+def test_only_what_the_mask_has_is_hashed_and_compared(name: str, mask: int) -> None:
+    index, words = Index(4, 2), np.random.Generator(np.random.PCG64(1)).integers(0, 2**64, 6, np.uint64)
+    one, other = carried(), carried(**{name: 3})
+    counts = bool(mask & (VLAN_MASK if name.startswith("vlan") else TUNNEL_MASK))
+    hashes = [int(hash_key(row, False, words, U64(mask))) for row in (one, other)]
+    assert (hashes[0] != hashes[1]) == counts
+    flow = index.live[0]
+    for end, (hi, lo, port) in (("low", (1, 2, 3)), ("high", (4, 5, 6))):
+        flow[f"{end}_hi"], flow[f"{end}_lo"], flow[f"{end}_port"] = hi, lo, port
+    flow["protocol"], flow["ip_version"], flow["hashed"], flow["tag"] = 17, 4, 9, tag_of(one)
+    index_row(index.slots, U64(9), U64(0))
+    assert find_row(index.slots, index.live, one, False, U64(9), U64(mask)) == 1
+    assert find_row(index.slots, index.live, other, False, U64(9), U64(mask)) == (0 if counts else 1)
+
+
+def traced(wire: Wire, **options: Any) -> FlowSet:
+    return trace(io.BytesIO(wire.pcap_octets()), **options)
+
+
+def frames_of(flows: FlowSet) -> list[list[int]]:
+    return [flow.frames.tolist() for flow in flows]
+
+
+Q, AD = 0x8100, 0x88A8
+STACKS = ([], [(Q, 10)], [(AD, 10), (Q, 20)], [(AD, 11), (Q, 20)], [(Q, 10), (Q, 20)], [(Q, 0)])
+
+
+def test_vlan_stacks_in_the_key() -> None:
+    """Ids count, not the kind of tag (5 is as 3), and id 0 is no VLAN but a priority (802.1Q): 6 is as 1."""
+    wire = Wire()
+    for tags in STACKS:
+        Exchange(wire=wire, tags=tags).a.udp(b"?")
+    for tags in STACKS:
+        Exchange(wire=wire, tags=tags).b.udp(b"!")
+    flows = traced(wire, key=("vlan",))
+    assert frames_of(flows) == [[1, 6, 7, 12], [2, 8], [3, 5, 9, 11], [4, 10]]
+    assert [(flow.vlan_outer, flow.vlan_inner) for flow in flows] == [(0, 0), (10, 0), (10, 20), (11, 20)]
+    assert frames_of(traced(wire)) == frames_of(traced(wire, key="tunnel")) == [[*range(1, 13)]]
+    assert traced(wire)[0].vlan_outer == 0, "of the first frame"
+
+
+def test_undefined_vlans_and_tunnels_are_empty_in_a_data_frame() -> None:
+    pytest.importorskip("pandas")
+    wire = Wire()
+    Exchange(wire=wire, tags=[(Q, 10)]).a.udp(b"?")
+    wire.frame(WRAPPINGS["VXLAN"][0](1234))
+    table = traced(wire, key=("vlan", "tunnel")).to_pandas()
+    columns = ["vlan_outer", "vlan_inner", "tunnel", "tunnel_id"]
+    assert table[columns].astype(object).where(table[columns].notna(), None).to_numpy().tolist() == [
+        [10, None, "", None],
+        [None, None, "vxlan", 5],
+    ]
+
+
+def test_tunnels_in_the_key() -> None:
+    """One inner datagram by VXLAN 5, GPE 5 (the same network), GRE without key, GRE with key 77, and none."""
+    wire = Wire()
+    names = ("VXLAN", "VXLAN GPE", "GRE", "GRE with checksum, key and sequence", "MPLS")
+    for _ in range(2):
+        for name in names:
+            wire.frame(WRAPPINGS[name][0](1234))
+    flows = traced(wire, key=("tunnel",))
+    assert frames_of(flows) == [[1, 2, 6, 7], [3, 8], [4, 9], [5, 10]]
+    kinds = [(flow.tunnel, flow.tunnel_id) for flow in flows]
+    assert kinds == [(Tunnel.VXLAN, 5), (Tunnel.GRE, 0), (Tunnel.GRE, 77), (Tunnel.NONE, 0)]
+    assert frames_of(traced(wire)) == [[*range(1, 11)]]
+    assert len(traced(wire, key=("tunnel",), outer=True)) == 4, "two ports of VXLAN, GRE, and the bare datagram"
+
+
+A, B = "10.0.0.1", "10.0.0.2"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_fragments_have_the_vlan_of_their_flow(order: tuple[int, ...]) -> None:
+    """In order, reversed, the first one late: each VLAN has its flow of three frames. Both have the same datagram."""
+    whole, wire = udp(A, B, 1001, 53, b"x" * 40), Wire()
+    for vlan, ident in ((10, 1), (20, 2)):
+        for n in order:
+            piece = ipv4(A, B, UDP, whole[16 * n : 16 * n + 16], ident=ident, fragment=2 * n, more=n < 2)
+            wire.packet(piece, tags=[(Q, vlan)])
+    flows = traced(wire, key=("vlan",))
+    assert frames_of(flows) == [[1, 2, 3], [4, 5, 6]]
+    assert [flow.vlan_outer for flow in flows] == [10, 20]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_fragments_of_a_tunnel_have_the_vlan_within(order: tuple[int, ...]) -> None:
+    """The outer datagram of VXLAN is in two pieces; the tag of VLAN 30 stands within, in the first one alone.
+
+    What reads the first piece sees tags 7 and 30; the second one has tag 7, and must get the others.
+    """
+    inner = ethernet(ipv4(A, B, UDP, udp(A, B, 5, 6, b"y" * 100)), ETHER_IPV4, tags=[(Q, 30)])
+    whole = udp("192.0.2.1", "192.0.2.2", 4000, 4789, bytes.fromhex("0800000000000500") + inner)
+    wire = Wire()
+    for n in order:
+        part = whole[104 * n : 104 * n + 104]
+        piece = ipv4("192.0.2.1", "192.0.2.2", UDP, part, ident=9, fragment=13 * n, more=n == 0)
+        wire.packet(piece, tags=[(Q, 7)])
+    (flow,) = traced(wire, key=("vlan", "tunnel"))
+    assert (flow.frames.tolist(), flow.orig_port) == ([1, 2], 5)
+    assert (flow.vlan_outer, flow.vlan_inner, flow.tunnel, flow.tunnel_id) == (7, 30, Tunnel.VXLAN, 5)
+
+
+def test_tags_cannot_be_made_to_collide() -> None:
+    """As above, with tunnel ids and VLANs in a row that go up as a port goes down."""
+    words, total = np.random.Generator(np.random.PCG64(1)).integers(0, 2**64, 6, np.uint64), 4096 if COMPILED else 512
+    for name, bits in (("tunnel_id", 32), ("vlan_outer", 12)):
+        for other in (lambda n: 8192 - n, lambda n: 8192 ^ n):
+            keys = set()
+            for n in range(total):
+                row = packet(0, 1, other(n), 0, 2, 80, 17, 4)
+                row[name] = n % 2**bits
+                keys.add(int(hash_key(row, False, words, U64(2**64 - 1))))
+            assert len(keys) > 0.99 * total

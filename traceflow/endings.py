@@ -14,6 +14,7 @@ import numpy.typing as npt
 from traceflow.analysis import forget_analysed, write_analysed
 from traceflow.compiled import U64, kernel, outline_kernel
 from traceflow.connstates import conn_state
+from traceflow.cuts import parent_of
 from traceflow.flows import FLOW, NOT_SEEN_NS, REASON_OF_CAUSE
 from traceflow.live import HOT, LIVE, REST, copy_words
 from traceflow.states import HISTORY_OCTETS
@@ -49,6 +50,15 @@ def _finish_half(half: Any, hot: Any, tcp: Any) -> Any:
     flags = half["flags"]
     flags[U64(3)] = hot["psh"]
     flags[U64(4)] = hot["packets"] - flags[U64(4)] if tcp else U64(0)
+
+
+@outline_kernel
+def _untag(tag: Any, flow: Any) -> Any:
+    """Write what carried the first packet: the parts of `tag_of`."""
+    flow["tunnel"] = tag >> U64(60)
+    flow["vlan_outer"] = (tag >> U64(48)) & U64(0xFFF)
+    flow["vlan_inner"] = (tag >> U64(32)) & U64(0xFFF)
+    flow["tunnel_id"] = tag & U64(0xFFFFFFFF)
 
 
 @outline_kernel
@@ -90,6 +100,9 @@ def _assemble(gone: Any, words: Any, deep: Any, flows: Any, flow_words: Any, rea
         flow["end_cause"] = row["cause"]
         flow["end_reason"] = reasons[U64(row["cause"])]
         flow["conn_state"] = conn_state(row)
+        flow["segment"] = row["segment"]
+        flow["parent"] = parent_of(row)
+        _untag(U64(row["tag"]), flow)
         copy_words(words, start + _HISTORY_WORD, flow_words, at + _FLOW_HISTORY_WORD, _HISTORY_WORDS)
         address, far = (U64(2), U64(0)) if upper else (U64(0), U64(2))
         copy_words(words, start + address, flow_words, at + _ORIG_ADDR_WORD, U64(2))

@@ -18,7 +18,7 @@ from traceflow.connstates import ConnState
 from traceflow.errors import TraceflowError
 from traceflow.framelists import FrameMap
 from traceflow.labels import Address, address, address_texts, flow_label
-from traceflow.packets import Interface, Verdict
+from traceflow.packets import Interface, Tunnel, Verdict
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
 from traceflow.states import HISTORY_OCTETS
 from traceflow.tcp import BASE_KNOWN, FLAG_NAMES
@@ -71,6 +71,8 @@ class EndCause(enum.IntEnum):
     """The capture was over."""
     EVICTED = 6
     """The table was full, and this flow was the nearest to its timeout."""
+    ACTIVE = 7
+    """It was older than the active timeout; its packets go on in the next segment, a flow with the same parent."""
 
     @property
     def reason(self) -> EndReason:
@@ -90,6 +92,7 @@ _REASONS = {
     EndCause.NEW_SYN: EndReason.END_OF_FLOW_DETECTED,
     EndCause.END_OF_INPUT: EndReason.FORCED_END,
     EndCause.EVICTED: EndReason.LACK_OF_RESOURCES,
+    EndCause.ACTIVE: EndReason.ACTIVE_TIMEOUT,
 }
 
 ANALYSIS_FLAGS = (
@@ -171,6 +174,12 @@ FLOW = np.dtype(
         ("upper_originates", "u1"),  # 1: the originator is the upper end of the key (see keys.py)
         ("conn_state", "u1"),  # ConnState
         ("partial", "u1"),  # 1: met in mid-connection (TCP)
+        ("parent", "u8"),  # number of the first segment of what the active timeout cut; its own if it is that one
+        ("segment", "u4"),  # which segment it is, from 1; 1 also where nothing was cut
+        ("vlan_outer", "u2"),  # of the first frame, as in PACKET
+        ("vlan_inner", "u2"),
+        ("tunnel_id", "u4"),  # likewise
+        ("tunnel", "u1"),  # likewise, a Tunnel
         ("analysed", "u1"),  # 1: a TCP flow that was analysed, see `Options`
         ("syn_to_syn_ack_ns", "i8"),  # times of the handshake, or NOT_SEEN_NS
         ("syn_ack_to_ack_ns", "i8"),
@@ -309,6 +318,11 @@ class Flow:
     def end_reason(self) -> EndReason:
         """Why it ended, as IPFIX counts it."""
         return EndReason(int(self.row["end_reason"]))
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """What carried its first packet, the innermost tunnel."""
+        return Tunnel(int(self.row["tunnel"]))
 
     @property
     def conn_state(self) -> ConnState:
@@ -487,6 +501,8 @@ def flat_columns(flows: npt.NDArray[np.void]) -> dict[str, Any]:
             columns[name] = [_CAUSE_TEXTS[cause] for cause in flows[name].tolist()]
         elif name == "conn_state":
             columns[name] = [_STATE_TEXTS[state] for state in flows[name].tolist()]
+        elif name == "tunnel":
+            columns[name] = [_TUNNEL_TEXTS[tunnel] for tunnel in flows[name].tolist()]
         elif name == "history":
             columns[name] = [history.decode("ascii") for history in flows[name].tolist()]
         elif name != "upper_originates":
@@ -507,7 +523,11 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
     side, _, part = name.partition("_")
     undefined: npt.NDArray[np.bool_] | None = None
     if name in _HANDSHAKE:
-        undefined = flows[name] == NOT_SEEN_NS
+        return np.asarray(flows[name] == NOT_SEEN_NS)
+    if name in ("vlan_outer", "vlan_inner"):
+        return np.asarray(flows[name] == 0)
+    if name == "tunnel_id":
+        return np.asarray(flows["tunnel"] == Tunnel.NONE)
     if side not in ("orig", "resp"):
         return undefined
     if part in ANALYSIS_COLUMNS:
@@ -526,4 +546,5 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
 
 _TCP = 6
 _CAUSE_TEXTS = {int(cause): cause.text for cause in EndCause}
+_TUNNEL_TEXTS = {int(tunnel): tunnel.text if tunnel else "" for tunnel in Tunnel}
 _STATE_TEXTS = {int(state): state.text for state in ConnState}

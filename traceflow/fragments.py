@@ -168,11 +168,19 @@ _GIVEN = (
     *("src_hi", "src_lo", "dst_hi", "dst_lo", "src_port", "dst_port", "protocol", "ip_version"),
     *("tunnel", "tunnels", "tunnel_id"),
 )
+_GIVEN_VLANS = ("vlan_tags", "vlan_outer", "vlan_inner")
 
 
 @inline_kernel
 def _give(packet: Any, known: Any) -> Any:
-    """Give a later fragment what the first one showed."""
+    """Give a later fragment what the first one showed.
+
+    VLANs are its own, unless the first one showed a packet within a tunnel, which has some too.
+    """
+    if packet["tunnels"] != known["tunnels"]:
+        packet["vlan_tags"] = known["vlan_tags"]
+        packet["vlan_outer"] = known["vlan_outer"]
+        packet["vlan_inner"] = known["vlan_inner"]
     packet["src_hi"] = known["src_hi"]
     packet["src_lo"] = known["src_lo"]
     packet["dst_hi"] = known["dst_hi"]
@@ -312,7 +320,8 @@ class FragmentTable:
             one = self._waiting[place - 1]
             packets = self._store[datagrams + place - 1 :][:1].copy()
             known = self._store[int(one["entry"])]
-            for name in _GIVEN:
+            vlans = _GIVEN_VLANS if packets[0]["tunnels"] != known["tunnels"] else ()
+            for name in (*_GIVEN, *vlans):
                 packets[0][name] = known[name]
             packets[0]["verdict"] = _FLOW
             rows.append((int(one["number"]), self._held[place - 1 :][:1].copy(), packets))

@@ -1,9 +1,10 @@
 """Which live row holds this key: canonical order of the two ends, and the hash index over live rows.
 
-The key of a flow is protocol, IP version and two ends (address, port); flow-rules 1. The lower end stands first,
-unless the profile keeps the direction. The index is open addressing with linear probing; deletion moves
-later entries back, so that there are no tombstones to collect. The hash has secret words, new in every run, so that
-nobody can craft keys that collide; nothing that is visible depends on them.
+The key of a flow is protocol, IP version and two ends (address, port), and by option what carried the packet: its VLAN
+stack, its tunnel (`tag_of`); flow-rules 1. The lower end stands first, unless the profile keeps the direction. The
+index is open addressing with linear probing; deletion moves later entries back, so that there are no tombstones to
+collect. The hash has secret words, new in every run, so that nobody can craft keys that collide; nothing that is
+visible depends on them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,27 @@ from typing import Any
 
 from traceflow.compiled import U64, inline_kernel, kernel
 
-__all__ = ["EMPTY", "find_row", "forget_row", "hash_key", "hash_keys", "index_row", "is_reversed", "reindex"]
+__all__ = [
+    "EMPTY",
+    "TUNNEL_MASK",
+    "VLAN_MASK",
+    "find_row",
+    "forget_row",
+    "hash_key",
+    "hash_keys",
+    "index_row",
+    "is_reversed",
+    "reindex",
+    "tag_of",
+]
 
 EMPTY = 0
 """Value of a free slot; a taken one holds the row number plus one."""
+
+VLAN_MASK = 0x0FFFFFFF_00000000
+"""Bits of a tag that say which VLAN stack carried a packet: the first id, and the last where there are several."""
+TUNNEL_MASK = 0xF0000000_FFFFFFFF
+"""Bits of a tag that say which tunnel carried it: its kind (`Tunnel`) and id."""
 
 
 @inline_kernel
@@ -29,6 +47,13 @@ def is_reversed(packet: Any) -> Any:
 
 
 @inline_kernel
+def tag_of(packet: Any) -> Any:
+    """What carried a packet, exactly, in a uint64: tunnel (4 bits), two VLAN ids (12 bits each), tunnel id (32)."""
+    vlans = (U64(packet["vlan_outer"]) & U64(0xFFF)) << U64(48) | (U64(packet["vlan_inner"]) & U64(0xFFF)) << U64(32)
+    return U64(packet["tunnel"]) << U64(60) | vlans | U64(packet["tunnel_id"])
+
+
+@inline_kernel
 def _pair(value: Any, by: Any) -> Any:
     """Product of the two halves of a value, each added to a half of a secret word, as NH forms it (RFC 4418, 5.2)."""
     low = (value + by) & U64(0xFFFFFFFF)
@@ -37,7 +62,7 @@ def _pair(value: Any, by: Any) -> Any:
 
 
 @inline_kernel
-def hash_key(packet: Any, upside: Any, secret: Any) -> Any:
+def hash_key(packet: Any, upside: Any, secret: Any, mask: Any) -> Any:
     """Hash of the key of a packet: 32 bits in a uint64. The same for both directions when `upside` is `is_reversed`.
 
     A sum of products with secret words: two keys collide with a chance of 2**-32 over the choice of the words, however
@@ -46,7 +71,8 @@ def hash_key(packet: Any, upside: Any, secret: Any) -> Any:
     Args:
         packet: PACKET row.
         upside: Whether the source is the upper end (False where the key keeps its direction).
-        secret: uint64[5], random words of this run.
+        secret: uint64[6], random words of this run.
+        mask: Bits of the tag that belong to the key; 0: none.
     """
     ports = (U64(packet["src_port"]) << U64(16)) | U64(packet["dst_port"])
     low_hi, low_lo, high_hi, high_lo = packet["src_hi"], packet["src_lo"], packet["dst_hi"], packet["dst_lo"]
@@ -57,6 +83,8 @@ def hash_key(packet: Any, upside: Any, secret: Any) -> Any:
     value = _pair(U64(low_lo), secret[U64(0)]) + _pair(U64(high_lo), secret[U64(1)]) + _pair(rest, secret[U64(2)])
     if packet["ip_version"] != 4:
         value += _pair(U64(low_hi), secret[U64(3)]) + _pair(U64(high_hi), secret[U64(4)])
+    if mask != U64(0):
+        value += _pair(tag_of(packet) & mask, secret[U64(5)])
     value = (value ^ (value >> U64(32))) * U64(0x9E3779B97F4A7C15)
     return value >> U64(32)
 
@@ -85,7 +113,7 @@ def _same_key(row: Any, packet: Any, upside: Any) -> Any:
 
 
 @inline_kernel
-def find_row(slots: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> Any:
+def find_row(slots: Any, live: Any, packet: Any, upside: Any, hashed: Any, mask: Any) -> Any:
     """Row number plus one of the live flow with the key of a packet, or 0.
 
     Args:
@@ -94,14 +122,16 @@ def find_row(slots: Any, live: Any, packet: Any, upside: Any, hashed: Any) -> An
         packet: PACKET row.
         upside: What `is_reversed` said of it (False where the key keeps its direction).
         hashed: What `hash_key` said of it.
+        mask: Bits of the tag that belong to the key; 0: none.
     """
-    mask = U64(len(slots) - 1)
-    at = hashed & mask
+    last = U64(len(slots) - 1)
+    at = hashed & last
     while slots[at] != EMPTY:
         row = live[U64(slots[at]) - U64(1)]
-        if row["hashed"] == hashed and _same_key(row, packet, upside):
+        same = row["hashed"] == hashed and _same_key(row, packet, upside)
+        if same and (mask == U64(0) or (U64(row["tag"]) ^ tag_of(packet)) & mask == U64(0)):
             return U64(slots[at])
-        at = (at + U64(1)) & mask
+        at = (at + U64(1)) & last
     return U64(0)
 
 
@@ -151,16 +181,17 @@ def reindex(slots: Any, live: Any, heap: Any, count: Any) -> Any:
 
 
 @kernel
-def hash_keys(packets: Any, directed: Any, secret: Any, hashes: Any) -> Any:
+def hash_keys(packets: Any, directed: Any, secret: Any, mask: Any, hashes: Any) -> Any:
     """Hash the keys of a batch, so that the table knows some packets ahead where it will look.
 
     Args:
         packets: PACKET[m]; rows without a flow get the hash of whatever stands there.
         directed: Whether the key keeps its direction.
-        secret: uint64[5], random words of this run.
+        secret: uint64[6], random words of this run.
+        mask: Bits of the tag that belong to the key; 0: none.
         hashes: uint32[m], filled.
     """
     for i in range(len(packets)):
         packet = packets[U64(i)]
         upside = False if directed else is_reversed(packet)
-        hashes[U64(i)] = hash_key(packet, upside, secret)
+        hashes[U64(i)] = hash_key(packet, upside, secret, mask)

@@ -67,18 +67,21 @@ LIVE = np.dtype(
             *("upper_originates", "closed_by", "hashed", "heap_at", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
             *("partial", "letters", "low_side", "high_side", "history"),
+            *("segment", "tag", "parent", "cut_ns"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
             *("u1", "u1", "u4", "u4", "i8", "u8"),
             *(HOT, HOT, REST, REST, "u1", "u1"),
             *("u1", "u1", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
+            *("u4", "u8", "u8", "i8"),
         ],
         "offsets": [
             *(0, 8, 16, 24, 32, 34, 36, 37),
             *(38, 39, 40, 44, 48, 56),
             *(64, 128, 192, 280, 368, 369),
             *(370, 371, 384, 448, 512),
+            *(372, 376, 560, 568),
         ],
         "itemsize": 576,
         "aligned": True,
@@ -95,6 +98,10 @@ LIVE = np.dtype(
 - `cause`: EndCause of a flow that ended.
 - `partial`: 1 where the flow was met in mid-connection.
 - `letters`: how many letters `history` holds.
+- `segment`: as in FLOW; `parent` as well, but it holds nothing where `segment` is 1.
+- `tag`: what carried the first packet, see `tag_of` of keys.py.
+- `cut_ns`: when the active timeout is over; nothing without one. It and `parent` lie in the line of the history,
+  which most flows do not touch when they open.
 """
 
 

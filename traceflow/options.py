@@ -7,11 +7,12 @@ is the same table with other numbers.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from traceflow.errors import UsageError, suggest
 
-__all__ = ["LIKELY_SERVER_PORTS", "PROFILES", "SECOND_NS", "Options", "options_for"]
+__all__ = ["CHOICES", "KEY_PARTS", "LIKELY_SERVER_PORTS", "PROFILES", "SECOND_NS", "Options", "options_for"]
 
 SECOND_NS = 1_000_000_000
 
@@ -22,19 +23,25 @@ class Options:
 
     Attributes:
         profile: Name of the profile the rules came from.
+        key: What belongs to the key besides protocol and ends: `vlan` - the VLAN stack; `tunnel` - kind and id of the
+            innermost tunnel. Any iterable of these; it is kept as a frozenset.
         directed: The key keeps its direction, so that each direction of a conversation is a flow of its own.
         tcp_only: Packets of other protocols than TCP get the Verdict NOT_TCP.
         syn_opens: A SYN without ACK that does not belong to the live flow opens a new one (flow-rules 4).
         direction: Who is the originator: `syn` - by SYN and SYN+ACK, otherwise the first sender (flow-rules 2);
             `first` - the first sender, whatever comes later; `order` - the first sender, unless a SYN+ACK stands before
-            its SYN; `ports` - likewise, but without a SYN the end that has no server port (Zeek).
+            its SYN; `ports` - likewise, but without a SYN the end that has no server port (Zeek); `tranalyzer` - the
+            first sender, unless it has a lower well-known port, a port like 8080, or sends a SYN+ACK (`directions.py`).
         reuse: With whose first number that of a SYN is compared to tell whether it opens a new flow: `sender` - its own
-            direction's; `originator` - Zeek's rule, see `states.reopens`.
+            direction's; `closed` - likewise, and only where the flow is closed; `originator` - Zeek's rule, see
+            `states.reopens`.
         tcp_end: What ends a TCP flow: `both` - FIN from both sides, or a RST, and then the linger time;
-            `states` - the same, and also a FIN where the other side was never heard;
-            `fin` - a FIN ends its flow at once, after its frame; `never` - only timeouts.
+            `fins` - FIN from both sides alone; `states` - as `both`, and also a FIN where the other side was never
+            heard; `fin` - a FIN ends its flow at once, after its frame; `never` - only timeouts.
         idle_timeout_tcp_ns: Silence after which a TCP flow ends, in nanoseconds of packet time; None: never.
         idle_timeout_other_ns: The same for other protocols.
+        active_timeout_ns: Age at which a flow is cut at its next packet (flow-rules 3): what follows is its next
+            segment, a flow of the same parent and direction; None: never.
         linger_ns: How long a closed TCP flow keeps its key for frames that trail the close.
         outer: The flow of a packet that carries another one is that of the outermost packet, not of the innermost.
         wait_from: What the linger time counts from: the flow's `last frame`, or its `close`.
@@ -43,18 +50,22 @@ class Options:
         checksums: Checksums are verified: a bad one of IPv4 is a Verdict, a bad one behind it counts, but says nothing
             of the connection.
         analysis: Judge every TCP segment as tshark's analysis does (`analysis.py`).
-        max_flows: Live flows the table holds at most; the one nearest to its timeout is ended for a new one.
+        max_flows: Live flows the table holds at most. It grows with them, so the largest number is hardly a limit.
+        when_full: What a packet does that would open one more: `evict` - the flow nearest to its timeout ends for it;
+            `skip` - none is opened, and the packet gets the Verdict TABLE_FULL.
     """
 
     profile: str = "default"
+    key: Iterable[str] = frozenset()
     directed: bool = False
     tcp_only: bool = False
     syn_opens: bool = True
-    direction: Literal["syn", "first", "order", "ports"] = "syn"
-    reuse: Literal["sender", "originator"] = "sender"
-    tcp_end: Literal["both", "states", "fin", "never"] = "both"
+    direction: Literal["syn", "first", "order", "ports", "tranalyzer"] = "syn"
+    reuse: Literal["sender", "closed", "originator"] = "sender"
+    tcp_end: Literal["both", "fins", "states", "fin", "never"] = "both"
     idle_timeout_tcp_ns: int | None = 300 * SECOND_NS
     idle_timeout_other_ns: int | None = 60 * SECOND_NS
+    active_timeout_ns: int | None = None
     linger_ns: int = 60 * SECOND_NS
     outer: bool = False
     wait_from: Literal["last frame", "close"] = "last frame"
@@ -63,15 +74,20 @@ class Options:
     checksums: bool = False
     analysis: bool = True
     max_flows: int = 10_000_000
+    when_full: Literal["evict", "skip"] = "evict"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key", frozenset([self.key] if isinstance(self.key, str) else self.key))
+        for part in self.key:
+            if part not in KEY_PARTS:
+                raise UsageError(suggest("part of the key", part, KEY_PARTS))
         for name in _TIMEOUTS:
             value = getattr(self, name)
             if value is not None and not 0 < value < 2**62:  # so that TIME_MAX_NS plus a timeout fits 64 bits
                 raise UsageError(f"{name} is {value}; it must be above 0 and below 2**62 nanoseconds")
         if not 0 < self.max_flows <= 2**31 - 2:
             raise UsageError(f"max_flows is {self.max_flows}; it must be between 1 and {2**31 - 2}")
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(suggest(name, getattr(self, name), choices))
 
@@ -79,16 +95,21 @@ class Options:
 _TIMEOUTS = (
     "idle_timeout_tcp_ns",
     "idle_timeout_other_ns",
+    "active_timeout_ns",
     "linger_ns",
     "attempt_timeout_ns",
     "handshake_timeout_ns",
 )
-_CHOICES = {
-    "direction": ("syn", "first", "order", "ports"),
-    "reuse": ("sender", "originator"),
-    "tcp_end": ("both", "states", "fin", "never"),
+KEY_PARTS = ("vlan", "tunnel")
+"""Optional parts of the key."""
+CHOICES = {
+    "direction": ("syn", "first", "order", "ports", "tranalyzer"),
+    "reuse": ("sender", "closed", "originator"),
+    "tcp_end": ("both", "fins", "states", "fin", "never"),
     "wait_from": ("last frame", "close"),
+    "when_full": ("evict", "skip"),
 }
+"""Values of the options that have few."""
 
 LIKELY_SERVER_PORTS: dict[int, tuple[int, ...]] = {
     6: (
@@ -152,9 +173,36 @@ PROFILES: dict[str, Options] = {
         handshake_timeout_ns=60 * SECOND_NS,
         checksums=True,
     ),
+    "tranalyzer": Options(
+        profile="tranalyzer",
+        key=("vlan",),
+        syn_opens=False,
+        direction="tranalyzer",
+        tcp_end="never",
+        idle_timeout_tcp_ns=182 * SECOND_NS,
+        idle_timeout_other_ns=182 * SECOND_NS,
+    ),
+    "peafowl": Options(
+        profile="peafowl",
+        direction="first",
+        reuse="closed",
+        tcp_end="fins",
+        idle_timeout_tcp_ns=30 * SECOND_NS,
+        idle_timeout_other_ns=30 * SECOND_NS,
+        linger_ns=30 * SECOND_NS,
+    ),
+    "nfstream": Options(
+        profile="nfstream",
+        key=("vlan",),
+        syn_opens=False,
+        direction="first",
+        tcp_end="never",
+        idle_timeout_tcp_ns=120 * SECOND_NS,
+        idle_timeout_other_ns=120 * SECOND_NS,
+        active_timeout_ns=1800 * SECOND_NS,
+    ),
 }
-"""The profiles by name: `default`; `pcapkit`, which cuts as PyPCAPKit's TraceFlow does; `tshark`, whose TCP flows are
-the values of tshark's `tcp.stream`; `zeek`, as Zeek as it comes."""
+"""The profiles by name; docs/profiles.md says of each what it is like."""
 
 
 def options_for(profile: str = "default", **changes: Any) -> Options:

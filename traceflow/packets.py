@@ -91,6 +91,8 @@ class Verdict(enum.IntEnum):
     """More tunnels in each other than decode opens."""
     BAD_IP_CHECKSUM = 10
     """The checksum of the IPv4 header is wrong, where checksums are verified."""
+    TABLE_FULL = 11
+    """It would have opened a flow, and the table was full, where that opens none (option `when_full`)."""
 
     @property
     def text(self) -> str:

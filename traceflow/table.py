@@ -16,16 +16,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.analysis import (
-    ANALYSIS,
-    analyse_segment,
-    analysis_rows,
-    open_analysis,
-)
+from traceflow.analysis import ANALYSIS, analyse_segment, analysis_rows, open_analysis
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
+from traceflow.cuts import begin_segment, continue_segment, is_cut, parent_of
+from traceflow.directions import BY_FIRST, BY_SYN, BY_TRANALYZER, DIRECTIONS, first_sender_originates
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
-from traceflow.keys import EMPTY, find_row, forget_row, hash_keys, index_row, is_reversed, reindex
+from traceflow.keys import (
+    EMPTY,
+    TUNNEL_MASK,
+    VLAN_MASK,
+    find_row,
+    forget_row,
+    hash_keys,
+    index_row,
+    is_reversed,
+    reindex,
+    tag_of,
+)
 from traceflow.live import LIVE, as_octets, clear_words, copy_words, join_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, Options
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, Verdict
@@ -38,7 +46,7 @@ from traceflow.states import (
     follow_segment,
     reopens,
 )
-from traceflow.tcp import ACK, FIN, SYN, count_flags, note_segment, opens_new_flow, sender_originates, turns_direction
+from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, turns_direction
 from traceflow.timeouts import HEAP, NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
@@ -58,7 +66,7 @@ STATE = np.dtype(
         ("at", "u8"),  # next frame of the batch to handle
         ("first", "u8"),  # number of the first frame of the batch
         ("clock_ns", "i8"),  # running maximum of the time stamps
-        ("secret", "u8", (5,)),  # random words of the hash
+        ("secret", "u8", (6,)),  # random words of the hash
         ("opened", "u8"),  # flows opened so far: the number of the latest
         ("live", "u8"),  # live flows
         ("free", "u8"),  # first free row plus one; 0: none
@@ -68,7 +76,10 @@ STATE = np.dtype(
         ("forward_jumps", "u8"),  # steps of the clock above an hour
         ("timeouts_ns", "i8", (len(TIMINGS),)),  # the rules, see Options
         ("fixed", "u1", (len(TIMINGS),)),  # 1: counted from when the timeout began to hold
+        ("active_ns", "i8"),  # the active timeout, NEVER_NS where there is none
+        ("key_mask", "u8"),  # bits of the tag that belong to the key
         ("max_flows", "u8"),
+        ("skip_when_full", "u1"),
         ("directed", "u1"),
         ("tcp_only", "u1"),
         ("syn_opens", "u1"),
@@ -76,6 +87,7 @@ STATE = np.dtype(
         ("tcp_end", "u1"),
         ("direction", "u1"),
         ("zeek_reuse", "u1"),
+        ("reuse_closed", "u1"),
         ("server_ports", "u1", (65536,)),  # 1: of TCP, 2: of UDP, see LIKELY_SERVER_PORTS
         ("verdicts", "u8", (len(Verdict),)),  # frames by Verdict
     ],
@@ -83,23 +95,21 @@ STATE = np.dtype(
 )
 """The table apart from its rows: one record."""
 
-_TCP_END = {"never": 0, "both": 1, "fin": 2, "states": 3}
-_TCP_END_BOTH, _TCP_END_FIN, _TCP_END_STATES = 1, 2, 3
-_DIRECTION = {"first": 0, "syn": 1, "ports": 2, "order": 3}
-_BY_FIRST, _BY_SYN, _BY_PORTS = 0, 1, 2
+_TCP_END = {"never": 0, "both": 1, "fin": 2, "states": 3, "fins": 4}
+_TCP_END_BOTH, _TCP_END_FIN, _TCP_END_STATES, _TCP_END_FINS = 1, 2, 3, 4
+_KEY_MASKS = {"vlan": VLAN_MASK, "tunnel": TUNNEL_MASK}
 _TCP, _UDP = 6, 17
 _OTHER_TIMING, _TCP_TIMING = U64(0), U64(1)
 _HOUR_NS = 3_600_000_000_000  # flow-rules 13
-_FLOW, _NOT_TCP = int(Verdict.FLOW), int(Verdict.NOT_TCP)
+_FLOW, _NOT_TCP, _TABLE_FULL = int(Verdict.FLOW), int(Verdict.NOT_TCP), int(Verdict.TABLE_FULL)
 # Causes are unsigned here: an integer literal would have Numba compile `_end_row` anew for each (4 s in all).
 _IDLE, _EVICTED, _NEW_SYN = U64(EndCause.IDLE), U64(EndCause.EVICTED), U64(EndCause.NEW_SYN)
-_FIN, _RST = U64(EndCause.FIN), U64(EndCause.RST)
+_FIN, _RST, _ACTIVE = U64(EndCause.FIN), U64(EndCause.RST), U64(EndCause.ACTIVE)
 
-# Besides the flows that are due, a frame can end one by its SYN, one for lack of room, and its own.
+# Besides the flows that are due, a frame can end one by its SYN or its age, one for lack of room, and its own.
 _ENDED_BY_ONE_FRAME = 3
 _GONE_ROWS = 256  # with their analysis, less than half of a second-level cache of 1 MiB
 _NEW = len(TIMINGS)
-_BROADCAST = U64(0xFFFFFFFFFFFF)  # ::ffff:255.255.255.255, its lower half
 _FIRST_ROWS = 1024
 _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
@@ -158,6 +168,8 @@ def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashe
     state["opened"] = U64(state["opened"]) + U64(1)
     clear_words(words[0], row * _LIVE_WORDS, _LIVE_WORDS)
     flow["number"] = state["opened"]
+    flow["tag"] = tag_of(packet)
+    begin_segment(state, flow)
     flow["hashed"] = hashed
     flow["protocol"] = packet["protocol"]
     flow["ip_version"] = packet["ip_version"]
@@ -169,10 +181,7 @@ def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashe
         flow["high_hi"], flow["high_lo"], flow["high_port"] = packet["dst_hi"], packet["dst_lo"], packet["dst_port"]
     originates = True
     if not state["directed"]:
-        if state["direction"] == _BY_PORTS:
-            originates = _originates_by_ports(state, packet)
-        elif packet["protocol"] == _TCP and state["direction"] == _BY_SYN:
-            originates = sender_originates(packet)
+        originates = first_sender_originates(packet, state["direction"], state["server_ports"])
     flow["upper_originates"] = 1 if upside == originates else 0
     timing = _TCP_TIMING if packet["protocol"] == _TCP else _OTHER_TIMING
     flow["low"]["timing"] = timing
@@ -182,25 +191,12 @@ def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashe
     return row
 
 
-@outline_kernel
-def _originates_by_ports(state: Any, packet: Any) -> Any:
-    """Whether the first sender is the originator, judged by ports where no SYN says it.
-
-    A SYN's sender is. Otherwise the end with a server's port is the responder, and where both have one, the lower
-    port; with UDP the first sender then stays, and where the first goes to all.
-    """
-    bit = U64(1) if packet["protocol"] == _TCP else U64(2)
-    if packet["protocol"] != _TCP and packet["protocol"] != _UDP:
-        return True
-    if U64(state["server_ports"][U64(packet["src_port"])]) & bit == U64(0):
-        return True
-    served = U64(state["server_ports"][U64(packet["dst_port"])]) & bit != U64(0)
-    if packet["protocol"] == _UDP:
-        return served or (packet["dst_hi"] == 0 and packet["dst_lo"] == _BROADCAST)
-    flags = U64(packet["flags"])
-    if flags & U64(SYN | ACK) == U64(SYN):
-        return True
-    return served and packet["src_port"] >= packet["dst_port"]
+@inline_kernel
+def _refuse(state: Any, packet: Any) -> Any:
+    """Open no flow for a packet, because the table is full."""
+    packet["verdict"] = _TABLE_FULL
+    state["verdicts"][U64(_FLOW)] -= U64(1)
+    state["verdicts"][U64(_TABLE_FULL)] += U64(1)
 
 
 @inline_kernel
@@ -231,8 +227,8 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
         count_flags(packet, half, rest)
         follow_segment(packet, flow, half, other, upside, True)
         return False
-    by_syn = state["direction"] == _BY_SYN
-    stays = state["directed"] or state["direction"] == _BY_FIRST
+    by_syn = state["direction"] == BY_SYN
+    stays = state["directed"] or state["direction"] == BY_FIRST or state["direction"] == BY_TRANALYZER
     if by_syn and not state["directed"]:
         from_originator = upside == (flow["upper_originates"] != 0)
         other_rest = flow["low_rest"] if upside else flow["high_rest"]
@@ -249,7 +245,9 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
             flow["closed_by"] = _RST if over == U64(2) else _FIN
             half["timing"] = CLOSING
             other["timing"] = CLOSING
-    if state["tcp_end"] == _TCP_END_BOTH and flow["closed_by"] == 0 and (reset or both):
+    reset = reset and state["tcp_end"] == _TCP_END_BOTH
+    ends_by_both = state["tcp_end"] == _TCP_END_BOTH or state["tcp_end"] == _TCP_END_FINS
+    if ends_by_both and flow["closed_by"] == 0 and (reset or both):
         flow["closed_by"] = _RST if reset else _FIN
         half["timing"] = CLOSING
         other["timing"] = CLOSING
@@ -377,7 +375,7 @@ def track(
         tcp = packet["protocol"] == _TCP
         upside = False if table["directed"] else is_reversed(packet)
         hashed = U64(hashes[i])
-        found = find_row(slots, live, packet, upside, hashed)
+        found = find_row(slots, live, packet, upside, hashed, table["key_mask"])
         reused = False
         if found != U64(0) and tcp and table["syn_opens"]:
             flow = live[found - U64(1)]
@@ -385,15 +383,29 @@ def track(
             opens = reopens(packet, flow) if table["zeek_reuse"] else False
             if not table["zeek_reuse"]:
                 opens = opens_new_flow(packet, sender, flow["closed_by"] != 0)
+                if table["reuse_closed"] and flow["closed_by"] == 0:
+                    opens = False
             if opens:
                 _end_row(table, live, slots, heap, words, found - U64(1), _NEW_SYN)
                 found = U64(0)
                 reused = True
+        cut, parent, segment, originates = False, U64(0), U64(0), U64(0)
+        if found != U64(0) and is_cut(table, live[found - U64(1)]):
+            flow = live[found - U64(1)]
+            parent, segment, originates = parent_of(flow), U64(flow["segment"]), U64(flow["upper_originates"])
+            _end_row(table, live, slots, heap, words, found - U64(1), _ACTIVE)
+            found = U64(0)
+            cut = True
         row = found - U64(1)
         if found == U64(0):
             if table["live"] >= table["max_flows"]:
+                if table["skip_when_full"]:
+                    _refuse(table, packet)
+                    continue
                 _end_due(table, live, slots, heap, words, NEVER_NS, U64(1), _EVICTED)
             row = _open_row(table, live, words, packet, upside, hashed)
+            if cut:
+                continue_segment(live[row], parent, segment, originates)
         flow = live[row]
         half = flow["high"] if upside else flow["low"]
         other = flow["low"] if upside else flow["high"]
@@ -447,7 +459,7 @@ class FlowTable:
         self._state = np.zeros(1, STATE)
         state = self._state[0]
         words = np.random.Generator(np.random.PCG64(secrets.randbits(128) if seed is None else seed))
-        state["secret"] = words.integers(0, 2**64, 5, np.uint64)
+        state["secret"] = words.integers(0, 2**64, 6, np.uint64)
         timeouts = {
             "other": options.idle_timeout_other_ns,
             "idle": options.idle_timeout_tcp_ns,
@@ -460,9 +472,13 @@ class FlowTable:
         state["fixed"][TIMINGS.index("closed")] = options.wait_from == "close"
         for protocol, bit in ((_TCP, 1), (_UDP, 2)):
             state["server_ports"][list(LIKELY_SERVER_PORTS[protocol])] |= bit
-        state["direction"] = _DIRECTION[options.direction]
+        state["direction"] = DIRECTIONS[options.direction]
         state["zeek_reuse"] = options.reuse == "originator"
+        state["reuse_closed"] = options.reuse == "closed"
+        state["active_ns"] = NEVER_NS if options.active_timeout_ns is None else options.active_timeout_ns
+        state["key_mask"] = sum(_KEY_MASKS[part] for part in options.key)
         state["max_flows"] = options.max_flows
+        state["skip_when_full"] = options.when_full == "skip"
         state["directed"] = options.directed
         state["tcp_only"] = options.tcp_only
         state["syn_opens"] = options.syn_opens
@@ -517,7 +533,7 @@ class FlowTable:
         if len(self._marks) < len(packets):
             self._marks, self._hashes = np.zeros(len(packets), MARK), np.zeros(len(packets), np.uint32)
         marks, hashes, state = self._marks[: len(packets)], self._hashes[: len(packets)], self._state
-        hash_keys(packets, self.options.directed, state[0]["secret"], hashes)
+        hash_keys(packets, self.options.directed, state[0]["secret"], U64(state[0]["key_mask"]), hashes)
         state["at"], state["first"] = 0, first_number
         while True:
             rows = self._live, self._slots, self._heap, self._deep, self._words

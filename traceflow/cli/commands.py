@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
 
 import traceflow
+from traceflow.cli.checks import one_of
+from traceflow.cli.rules import add_rule_options, take_rules
 from traceflow.errors import suggest
 from traceflow.options import PROFILES
 from traceflow.sinks.rows import FORMATS as ROW_FORMATS
-from traceflow.sinks.rows_fields import FLOW_DEFAULT, FLOW_FIELDS, FRAME_DEFAULT, FRAME_FIELDS, Field, choose_fields
+from traceflow.sinks.rows_fields import (
+    FLOW_DEFAULT,
+    FLOW_FIELDS,
+    FRAME_DEFAULT,
+    FRAME_FIELDS,
+    FRAME_LISTS,
+    Field,
+    choose_fields,
+)
 
 __all__ = ["FILE_FORMATS", "Input", "View", "traceflow_command"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_STREAMING_PROFILES = ("tranalyzer",)
+"""Whose rows come in the order in which flows ended, as that program writes them (flow-rules 25)."""
 
 FILE_FORMATS = ("json", "plist", "xml", "tree", "txt", "text", "pcap", "cap")
 """The formats of `trace`, here as well as in sinks/flowfiles.py, which loads the engine; a test compares the two."""
@@ -38,6 +51,7 @@ class Input:
         outer: The flows of tunnels are those of the outermost packets.
         quiet: No account, notes and progress; errors are said all the same.
         analysis: Whether TCP segments are analysed.
+        rules: Changes to the profile, by the names of Options.
     """
 
     captures: tuple[str, ...]
@@ -46,6 +60,7 @@ class Input:
     quiet: bool
     outer: bool = False
     analysis: bool = True
+    rules: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +70,12 @@ class View:
     Attributes:
         format: `table`, `csv`, `jsonl`; None: table on a terminal, else csv.
         fields: The columns.
+        stream: Rows of flows are written as the flows end, in that order.
     """
 
     format: str | None
     fields: list[Field]
-
-
-def _one_of(what: str, known: tuple[str, ...]) -> Callable[[Any, Any, str | None], str | None]:
-    """A check that suggests the nearest name."""
-
-    def check(_context: Any, _parameter: Any, given: str | None) -> str | None:
-        if given is not None and given not in known:
-            raise click.BadParameter(suggest(what, given, known))
-        return given
-
-    return check
+    stream: bool = False
 
 
 def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -92,7 +98,7 @@ def _common(command: _Command) -> _Command:
                 "--profile",
                 default="default",
                 metavar="|".join(PROFILES),
-                callback=_one_of("profile", tuple(PROFILES)),
+                callback=one_of("profile", tuple(PROFILES)),
                 help="Where flows begin and end.",
             ),
             click.option(
@@ -106,6 +112,7 @@ def _common(command: _Command) -> _Command:
             click.option(
                 "-c", "limit", metavar="N", type=click.IntRange(min=1), help="Stop after N frames over all captures."
             ),
+            add_rule_options,
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option("-q", "quiet", is_flag=True, help="No account, notes or progress; errors only."),
             click.option("-f", "reserved", hidden=True, expose_value=False, callback=_reserved),
@@ -113,6 +120,12 @@ def _common(command: _Command) -> _Command:
     ):
         command = decorate(command)
     return command
+
+
+def _input(**typed: Any) -> Input:
+    """What every command is given, of what was typed."""
+    rules = take_rules(typed)
+    return Input(rules=rules, **typed)
 
 
 def _view(fields: dict[str, Field]) -> Callable[[_Command], _Command]:
@@ -132,7 +145,7 @@ def _view(fields: dict[str, Field]) -> Callable[[_Command], _Command]:
             "-T",
             "shape",
             metavar="|".join(ROW_FORMATS),
-            callback=_one_of("format", tuple(ROW_FORMATS)),
+            callback=one_of("format", tuple(ROW_FORMATS)),
             help="Default: table on a terminal, else csv.",
         )
         return shaped(named(command))
@@ -174,20 +187,20 @@ def traceflow_command() -> None:
     metavar="json|plist|tree|pcap",
     default="json",
     show_default=True,
-    callback=_one_of("format", FILE_FORMATS),
+    callback=one_of("format", FILE_FORMATS),
     help="Format of the files.",
 )
 @click.option(
     "--by",
     metavar="direction|flow",
-    callback=_one_of("--by", ("direction", "flow")),
+    callback=one_of("--by", ("direction", "flow")),
     help="One file for each direction, or for both. Default: direction; flow for pcap.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
 @_common
 def trace_command(folder: str, file_format: str, by: str | None, overwrite: bool, quiet: bool, **common: Any) -> int:
     """Write one file for each flow, or direction of a flow, and DIR/index.json with the frames of each."""
-    given = Input(quiet=quiet, **common)
+    given = _input(quiet=quiet, **common)
     if not folder:
         raise click.UsageError("-o needs the name of a folder")
     code: int = _load("trace").run(given, folder, file_format, by, overwrite)
@@ -201,13 +214,29 @@ def trace_command(folder: str, file_format: str, by: str | None, overwrite: bool
 )
 @_view(FLOW_FIELDS)
 @click.option("--summary", is_flag=True, help="Only the account and the totals.")
+@click.option(
+    "--stream/--no-stream",
+    default=None,
+    help="Write each row as its flow ends, in that order, without frame lists. Profile tranalyzer does.",
+)
 @_common
-def flows_command(shape: str | None, fields: list[Field] | None, summary: bool, **common: Any) -> int:
-    """List the flows, one row each, in the order in which they opened."""
+def flows_command(
+    shape: str | None, fields: list[Field] | None, summary: bool, stream: bool | None, **common: Any
+) -> int:
+    """List the flows, one row each, in the order in which they opened; with --stream, in which they ended."""
     if summary and fields is not None:
         raise click.UsageError("--summary has no fields; leave out --fields or --summary")
-    given = Input(**common)
-    view = View(shape, fields or [FLOW_FIELDS[name] for name in FLOW_DEFAULT])
+    if summary and stream:
+        raise click.UsageError("--summary has no rows to stream; leave out --stream or --summary")
+    given = _input(**common)
+    stream = given.profile in _STREAMING_PROFILES if stream is None else stream
+    lists = [field.name for field in fields or [] if field.name in FRAME_LISTS]
+    if stream and lists:
+        raise click.UsageError(
+            f"{', '.join(lists)} cannot be streamed: a flow's frames are known only at the end of "
+            "the input; leave out the field, or add --no-stream"
+        )
+    view = View(shape, fields or [FLOW_FIELDS[name] for name in FLOW_DEFAULT], stream)
     code: int = _load("flows").run_summary(given, shape) if summary else _load("flows").run(given, view)
     return code
 
@@ -220,7 +249,7 @@ def flows_command(shape: str | None, fields: list[Field] | None, summary: bool, 
 @_common
 def frames_command(shape: str | None, fields: list[Field] | None, flow: int | None, **common: Any) -> int:
     """List the frames as they are read, each with its flow, or the reason why it has none."""
-    given = Input(**common)
+    given = _input(**common)
     names = list(FRAME_DEFAULT)
     if len(given.captures) > 1:
         names[1:1] = ["file", "frame_in_file"]

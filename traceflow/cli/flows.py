@@ -1,4 +1,4 @@
-"""`traceflow flows`: one row a flow, in opening order; or the totals alone."""
+"""`traceflow flows`: one row a flow, in opening order or as they end; or the totals alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from traceflow.cli.commands import Input, View
-from traceflow.cli.output import StandardOutput, row_writer
+from traceflow.cli.output import StandardOutput, TerminalTable, is_terminal, row_writer
 from traceflow.cli.session import Session
-from traceflow.flows import FlowSet
+from traceflow.flows import Account, FlowSet
+from traceflow.framelists import FrameMap
 from traceflow.pipeline import FlowCollector
 from traceflow.protocols import protocol_name
 from traceflow.sinks.rows import CsvRows
@@ -40,6 +41,8 @@ def run(given: Input, view: View) -> int:
     Returns:
         The exit code.
     """
+    if view.stream:
+        return _stream(given, view)
     with Session(given) as session:
         flows = _collect(session)
         session.progress.close()
@@ -49,6 +52,21 @@ def run(given: Input, view: View) -> int:
                 if session.asked_while_writing():
                     break
                 writer.write(columns)
+            writer.close()
+        return session.finish()
+
+
+def _stream(given: Input, view: View) -> int:
+    """List the flows as they end: nothing is kept of those that were written."""
+    writer = row_writer(view)
+    # A bar would be drawn between the rows, unless they are held back or go elsewhere.
+    with Session(given, progress=isinstance(writer, TerminalTable) or not is_terminal()) as session:
+        for step in session.steps():
+            if len(step.ended):
+                for columns in flow_columns(FlowSet(step.ended, FrameMap(), Account()), view.fields):
+                    writer.write(columns)
+        session.progress.close()
+        if not session.failed:
             writer.close()
         return session.finish()
 

@@ -359,5 +359,7 @@ def _index_entry(output: _Output) -> dict[str, Any]:
         "last": time_text(int(times["last_ns"]), int(half["time_bits"])),
         "end": flow.end_cause.text,
         "end_reason": int(flow.end_reason),
+        "parent": flow.parent,
+        "segment": flow.segment,
         "frames": output.numbers.tolist(),
     }

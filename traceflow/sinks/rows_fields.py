@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 from traceflow.errors import UsageError, suggest
 
-__all__ = ["FLOW_DEFAULT", "FLOW_FIELDS", "FRAME_DEFAULT", "FRAME_FIELDS", "Field", "Kind", "choose_fields"]
+__all__ = [
+    "FLOW_DEFAULT",
+    "FLOW_FIELDS",
+    "FRAME_DEFAULT",
+    "FRAME_FIELDS",
+    "FRAME_LISTS",
+    "Field",
+    "Kind",
+    "choose_fields",
+]
 
 
 class Kind(enum.Enum):
@@ -65,12 +74,17 @@ FLOW_FIELDS = _fields(
     (Kind.WORD, "end_cause"),
     (Kind.INTEGER, "end_reason turned"),
     (Kind.WORD, "conn_state history"),
-    (Kind.INTEGER, "partial analysed syn_to_syn_ack_ns syn_ack_to_ack_ns"),
+    (Kind.INTEGER, "partial parent segment vlan_outer vlan_inner"),
+    (Kind.WORD, "tunnel"),
+    (Kind.INTEGER, "tunnel_id analysed syn_to_syn_ack_ns syn_ack_to_ack_ns"),
     (Kind.WORD, "label"),
     (Kind.TEXT, "frames orig_frames resp_frames"),
     (Kind.INTEGER, " ".join(f"{side}_{part}" for side in ("orig", "resp") for part in _HALF.split())),
 )
 """The fields of `traceflow flows`, by name."""
+
+FRAME_LISTS = ("frames", "orig_frames", "resp_frames")
+"""Those of them that need the frame lists; all others need the FLOW rows alone."""
 
 FLOW_DEFAULT = (
     "flow", "protocol_name", "orig_addr", "orig_port", "resp_addr", "resp_port", "first", "duration",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from traceflow.connstates import ConnState
 from traceflow.flows import ANALYSIS_COLUMNS, EndCause, FlowSet, analysis_column, undefined_where
 from traceflow.labels import flow_label
-from traceflow.packets import FINER_THAN_MICROSECONDS
+from traceflow.packets import FINER_THAN_MICROSECONDS, Tunnel
 from traceflow.protocols import protocol_name
 from traceflow.sinks.rows_fields import Field
 from traceflow.sinks.rows_text import blank_where, end_texts, range_texts, span_texts, time_texts
@@ -27,6 +27,7 @@ CHUNK_FLOWS = 8192
 """Flows that are rendered at once: enough to spread the cost of a column, few enough to stay in the cache."""
 
 _CAUSES = {int(cause): cause.text for cause in EndCause}
+_TUNNELS = {int(tunnel): tunnel.text if tunnel else None for tunnel in Tunnel}
 _STATES = {int(state): state.text for state in ConnState}
 
 
@@ -98,6 +99,11 @@ def _plain(name: str) -> Callable[[_Chunk], list[Any]]:
     return lambda chunk: chunk.defined(name, chunk.rows[name].tolist())
 
 
+def _carrier(name: str) -> Callable[[_Chunk], list[Any]]:
+    """A column of what carried the first packet, empty where nothing of that kind did."""
+    return lambda chunk: chunk.defined(name, chunk.rows[name].tolist())
+
+
 def _sum(part: str) -> Callable[[_Chunk], list[Any]]:
     return lambda chunk: chunk.both(part)
 
@@ -131,6 +137,10 @@ def _maker(name: str) -> Callable[[_Chunk], list[Any]]:
 
 _SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
     "flow": _plain("number"),
+    "vlan_outer": _carrier("vlan_outer"),
+    "vlan_inner": _carrier("vlan_inner"),
+    "tunnel": lambda chunk: [_TUNNELS[tunnel] for tunnel in chunk.rows["tunnel"].tolist()],
+    "tunnel_id": _carrier("tunnel_id"),
     "protocol_name": _protocol_names,
     "orig_addr": _address("orig"),
     "orig_port": _port("orig"),
@@ -155,10 +165,10 @@ _SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
 
 
 def flow_columns(flows: FlowSet, fields: Sequence[Field]) -> Iterator[list[list[Any]]]:
-    """The flows of a set as columns for `rows.py`, in opening order, CHUNK_FLOWS at a time.
+    """The flows of a set as columns for `rows.py`, in their order there, CHUNK_FLOWS at a time.
 
     Args:
-        flows: The flows.
+        flows: The flows; where frame lists are asked for, all of them and in opening order.
         fields: Of FLOW_FIELDS.
 
     Returns:
