@@ -32,7 +32,7 @@ class Heap:
         self.model[row] = (due_ns, number)
 
     def drop(self, row: int) -> None:
-        drop_row(self.heap, self.live, U64(row), self.count)
+        drop_row(self.heap, U64(row), self.count)
         del self.model[row]
 
     def set_due(self, row: int, due_ns: int) -> None:
@@ -52,7 +52,7 @@ class Heap:
         entries = self.heap[: len(self.model)]
         assert {int(e["row"]): (int(e["wake_ns"]), int(e["number"])) for e in entries} == self.model
         for at, entry in enumerate(entries):
-            assert self.live[int(entry["row"])]["heap_at"] == at
+            assert self.heap[int(entry["row"])]["place"] == at
             assert self.model[int(entry["row"])] >= self.model[int(entries[max(0, at - 1) // 2]["row"])]
         if self.model:
             assert self.model[int(entries[0]["row"])] == min(self.model.values())

@@ -64,7 +64,7 @@ LIVE = np.dtype(
     {
         "names": [
             *("low_hi", "low_lo", "high_hi", "high_lo", "low_port", "high_port", "protocol", "ip_version"),
-            *("upper_originates", "closed_by", "hashed", "heap_at", "due_ns", "number"),
+            *("upper_originates", "closed_by", "hashed", "next_free", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
             *("partial", "letters", "low_side", "high_side", "history"),
             *("segment", "tag", "parent", "cut_ns"),
@@ -91,7 +91,7 @@ LIVE = np.dtype(
 
 - `low`, `high`: the lower and the upper end of the key; where the key keeps its direction, source and destination.
 - `hashed`: hash of the key.
-- `heap_at`: place in the heap of `timeouts.py`; in a free row: the next free row plus one.
+- `next_free`: in a row that was freed, the next such row plus one.
 - `due_ns`: when the flow ends if no frame comes.
 - `closed_by`: 0, or the EndCause FIN or RST of a flow that is closing.
 - `upper_originates`: 1 where the originator is the upper end; `turned`: 1 where that was found out later.

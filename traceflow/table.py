@@ -69,7 +69,8 @@ STATE = np.dtype(
         ("secret", "u8", (6,)),  # random words of the hash
         ("opened", "u8"),  # flows opened so far: the number of the latest
         ("live", "u8"),  # live flows
-        ("free", "u8"),  # first free row plus one; 0: none
+        ("free", "u8"),  # first row that was freed, plus one; 0: none
+        ("fresh", "u8"),  # first row that was never used
         ("ended", "u8"),  # rows waiting in `gone`
         ("clocked", "u8"),  # number of the last frame whose time is in the clock
         ("out_of_order", "u8"),  # frames with a time before the clock
@@ -110,20 +111,17 @@ _FIN, _RST, _ACTIVE = U64(EndCause.FIN), U64(EndCause.RST), U64(EndCause.ACTIVE)
 _ENDED_BY_ONE_FRAME = 3
 _GONE_ROWS = 256  # with their analysis, less than half of a second-level cache of 1 MiB
 _NEW = len(TIMINGS)
-_FIRST_ROWS = 1024
+_FIRST_ROWS, _FIRST_SLOTS = 4096, 2048
 _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
 _SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
 _NO_FLOWS = np.zeros(0, FLOW)
-_CHUNK_FLOWS = 8192  # 6 MiB: the system has larger pages for arrays of that size
+_CHUNK_FLOWS = 4096  # 3 MiB: from 4 on, NumPy asks for huge pages, and the system may have to make room for them first
 
 
 @outline_kernel
-def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any, cause: Any) -> Any:
-    """End the flow of a row: hand it out and free the row. What closed a flow outranks what ends it now.
-
-    `words`: see `track`.
-    """
+def _hand_out(state: Any, live: Any, words: Any, row: Any, cause: Any) -> Any:
+    """Copy a row that ends to those that ended. What closed a flow outranks what ends it now."""
     flow = live[row]
     flow["cause"] = flow["closed_by"] if flow["closed_by"] else cause
     ended = U64(state["ended"])
@@ -131,10 +129,17 @@ def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any,
     if state["analysis"] and flow["protocol"] == _TCP:
         copy_words(words[2], row * _DEEP_WORDS, words[3], ended * _DEEP_WORDS, _DEEP_WORDS)
     state["ended"] = ended + U64(1)
+
+
+@outline_kernel
+def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any, cause: Any) -> Any:
+    """End the flow of a row: hand it out and free the row. `words`: see `track`."""
+    _hand_out(state, live, words, row, cause)
+    flow = live[row]
     forget_row(slots, live, row)
-    drop_row(heap, live, row, U64(state["live"]))
+    drop_row(heap, row, U64(state["live"]))
     state["live"] = U64(state["live"]) - U64(1)
-    flow["heap_at"] = state["free"]
+    flow["next_free"] = state["free"]
     state["free"] = row + U64(1)
 
 
@@ -162,9 +167,13 @@ def _end_due(state: Any, live: Any, slots: Any, heap: Any, words: Any, now_ns: A
 @outline_kernel
 def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashed: Any) -> Any:
     """Take a free row for a new flow and write its key. Returns the row; the caller indexes and times it."""
-    row = U64(state["free"]) - U64(1)
+    row = U64(state["fresh"])
+    if state["free"] != U64(0):
+        row = U64(state["free"]) - U64(1)
+        state["free"] = live[row]["next_free"]
+    else:
+        state["fresh"] = row + U64(1)
     flow = live[row]
-    state["free"] = flow["heap_at"]
     state["opened"] = U64(state["opened"]) + U64(1)
     clear_words(words[0], row * _LIVE_WORDS, _LIVE_WORDS)
     flow["number"] = state["opened"]
@@ -313,6 +322,14 @@ def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, hashes: Any, at: A
                 prefetch(deep, row, U64(192))
 
 
+@inline_kernel
+def _lacks_room(state: Any, live: Any, slots: Any) -> Any:
+    """Whether a flow that opens would find no row, though it may open, or the index more than half full."""
+    if U64(state["live"]) << U64(1) >= U64(len(slots)):
+        return True
+    return state["fresh"] == U64(len(live)) and state["free"] == U64(0) and state["live"] < state["max_flows"]
+
+
 @kernel
 def track(
     state: Any,
@@ -347,7 +364,7 @@ def track(
     verdicts = table["verdicts"]
     while table["at"] < U64(len(packets)):
         i = U64(table["at"])
-        if table["free"] == U64(0) and table["live"] < table["max_flows"]:
+        if _lacks_room(table, live, slots):
             return
         _look_ahead(table, live, slots, deep, hashes, i)
         frame = frames[i]
@@ -436,14 +453,26 @@ def track(
 
 
 @kernel
-def end_all(state: Any, live: Any, slots: Any, heap: Any, words: Any, now_ns: Any, cause: Any) -> Any:
-    """End the flows that are due at `now_ns` (NEVER_NS: all), in the order in which they are due.
+def end_all(state: Any, live: Any, words: Any, rows: Any, at: Any, cause: Any) -> Any:
+    """Hand out all live flows in the order of `rows`; the caller then forgets index and heap.
+
+    Args:
+        state: STATE[1].
+        live: LIVE[n].
+        words: As in `track`.
+        rows: uint32[k], the rows of all live flows.
+        at: Place in `rows` to begin at.
+        cause: EndCause.
 
     Returns:
-        False where no room is left for flows that end; the caller drains it and calls again.
+        Place of the first row that was not handed out: k, or less where no room is left for flows that end; the caller
+        drains it and calls again.
     """
-    table = state[U64(0)]
-    return _end_due(table, live, slots, heap, words, now_ns, U64(table["live"]), cause)
+    for i in range(at, len(rows)):
+        if U64(state[U64(0)]["ended"]) == U64(_GONE_ROWS):
+            return i
+        _hand_out(state[U64(0)], live, words, U64(rows[U64(i)]), cause)
+    return len(rows)
 
 
 class FlowTable:
@@ -492,21 +521,24 @@ class FlowTable:
         self._frames = 0
         self._live, self._deep = live_rows(0), analysis_rows(0)
         self._heap = np.zeros(0, HEAP)
-        self._slots = np.zeros(2, np.uint32)
-        self._grow()
+        self._slots = np.zeros(0, np.uint32)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Have a free row, unless `max_flows` are live, and an index of which at most half is taken."""
+        state = self._state[0]
+        if not state["free"] and state["fresh"] == len(self._live) < self.options.max_flows:
+            self._grow()
+        if 2 * state["live"] >= len(self._slots):
+            self._slots = np.zeros(max(_FIRST_SLOTS, 4 * len(self._slots)), np.uint32)
+            reindex(self._slots, self._live, self._heap, int(state["live"]))
 
     def _grow(self) -> None:
-        """Double the rows (up to `max_flows`), chain the new ones as free, and index anew."""
+        """Have eight times the rows, up to `max_flows`. Those never used cost no memory: they are not touched."""
         old = len(self._live)
-        rows = min(max(_FIRST_ROWS, 2 * old), max(self.options.max_flows, 1))
-        state = self._state[0]
-        live = live_rows(rows)
+        rows = min(max(_FIRST_ROWS, 8 * old), self.options.max_flows)
+        live, heap = live_rows(rows), np.zeros(rows, HEAP)
         as_octets(live)[:old] = as_octets(self._live)
-        chain = np.arange(old + 2, rows + 2, dtype=np.uint32)
-        chain[-1] = state["free"]
-        live["heap_at"][old:] = chain
-        state["free"] = old + 1
-        heap = np.zeros(rows, HEAP)
         as_octets(heap)[:old] = as_octets(self._heap)
         self._live, self._heap = live, heap
         if self.options.analysis:
@@ -514,8 +546,6 @@ class FlowTable:
             as_octets(deep)[:old] = as_octets(self._deep)
             self._deep = deep
         self._words = tuple(rows.view(np.uint64) for rows in (self._live, self._gone, self._deep, self._gone_deep))
-        self._slots = np.zeros(1 << (2 * rows - 1).bit_length(), np.uint32)
-        reindex(self._slots, self._live, self._heap, int(state["live"]))
 
     def track(
         self, frames: npt.NDArray[np.void], packets: npt.NDArray[np.void], first_number: int
@@ -541,8 +571,7 @@ class FlowTable:
             if state[0]["at"] == len(packets):
                 break
             self._take_gone()
-            if not state[0]["free"] and len(self._live) < self.options.max_flows:
-                self._grow()
+            self._make_room()
         self._frames += len(packets)
         return marks
 
@@ -593,8 +622,16 @@ class FlowTable:
 
     def end(self, cause: EndCause = EndCause.END_OF_INPUT) -> None:
         """End all live flows, the one nearest to its timeout first."""
-        while not end_all(self._state, self._live, self._slots, self._heap, self._words, NEVER_NS, U64(cause)):
+        state = self._state[0]
+        # Sorted at once: taken from the heap one by one, 66 000 flows took a microsecond each.
+        rows = self._heap["row"][: int(state["live"])]
+        rows = rows[np.lexsort((self._live["number"][rows], self._live["due_ns"][rows]))]
+        at = 0
+        while (at := end_all(self._state, self._live, self._words, rows, at, U64(cause))) < len(rows):
             self._take_gone()
+        self._take_gone()
+        state["live"] = state["free"] = state["fresh"] = 0
+        self._slots[:] = 0
 
     @property
     def live(self) -> int:

@@ -5,7 +5,8 @@ flow either is due, or goes back into the heap with its true time. So a packet c
 different timeouts works, and flows still end in the exact order of (due time, flow number), whatever the batches:
 a wake time is never later than the due time. A timeout that becomes shorter moves its row up at once.
 
-The heap holds what it compares, so that going through it touches no rows, save for `heap_at` of those that move.
+The heap holds what it compares, and where each row stands in it, so that going through it touches no rows: with many
+live flows each of them would be a trip to memory.
 Times are int64 nanoseconds of packet time; nothing here reads a clock.
 """
 
@@ -22,8 +23,9 @@ __all__ = ["HEAP", "NEVER_NS", "drop_row", "push_row", "wake_earlier", "wake_fir
 NEVER_NS = np.int64(2**63 - 1)
 """Due time of a flow without a timeout."""
 
-HEAP = np.dtype([("wake_ns", "i8"), ("number", "u8"), ("row", "u8")], align=True)
-"""An entry of the heap: when to look at a flow, its number, its row."""
+HEAP = np.dtype([("wake_ns", "i8"), ("number", "u8"), ("row", "u4"), ("place", "u4")], align=True)
+"""An entry of the heap: when to look at a flow, its number, its row. `place` is no part of the entry: in element n it
+says where in the heap row n stands."""
 
 
 @inline_kernel
@@ -35,30 +37,30 @@ def _before(a: Any, b: Any) -> Any:
 
 
 @inline_kernel
-def _put(heap: Any, live: Any, at: Any, wake_ns: Any, number: Any, row: Any) -> Any:
-    """Write an entry and tell its row where it stands."""
+def _put(heap: Any, at: Any, wake_ns: Any, number: Any, row: Any) -> Any:
+    """Write an entry, and where its row stands."""
     entry = heap[at]
     entry["wake_ns"] = wake_ns
     entry["number"] = number
     entry["row"] = row
-    live[row]["heap_at"] = at
+    heap[row]["place"] = at
 
 
 @outline_kernel
-def _rise(heap: Any, live: Any, at: Any) -> Any:
+def _rise(heap: Any, at: Any) -> Any:
     """Move the entry at `at` up to its place."""
     wake_ns, number, row = heap[at]["wake_ns"], heap[at]["number"], U64(heap[at]["row"])
     while at > U64(0):
         above = heap[(at - U64(1)) >> U64(1)]
         if above["wake_ns"] < wake_ns or (above["wake_ns"] == wake_ns and above["number"] < number):
             break
-        _put(heap, live, at, above["wake_ns"], above["number"], U64(above["row"]))
+        _put(heap, at, above["wake_ns"], above["number"], U64(above["row"]))
         at = (at - U64(1)) >> U64(1)
-    _put(heap, live, at, wake_ns, number, row)
+    _put(heap, at, wake_ns, number, row)
 
 
 @outline_kernel
-def _sink(heap: Any, live: Any, at: Any, count: Any) -> Any:
+def _sink(heap: Any, at: Any, count: Any) -> Any:
     """Move the entry at `at` down to its place among `count` entries."""
     wake_ns, number, row = heap[at]["wake_ns"], heap[at]["number"], U64(heap[at]["row"])
     while True:
@@ -70,41 +72,41 @@ def _sink(heap: Any, live: Any, at: Any, count: Any) -> Any:
         next_one = heap[below]
         if wake_ns < next_one["wake_ns"] or (wake_ns == next_one["wake_ns"] and number < next_one["number"]):
             break
-        _put(heap, live, at, next_one["wake_ns"], next_one["number"], U64(next_one["row"]))
+        _put(heap, at, next_one["wake_ns"], next_one["number"], U64(next_one["row"]))
         at = below
-    _put(heap, live, at, wake_ns, number, row)
+    _put(heap, at, wake_ns, number, row)
 
 
 @inline_kernel
 def push_row(heap: Any, live: Any, row: Any, count: Any) -> Any:
     """Add a row, whose `due_ns` is set, to a heap of `count` entries."""
-    _put(heap, live, count, live[row]["due_ns"], live[row]["number"], row)
-    _rise(heap, live, count)
+    _put(heap, count, live[row]["due_ns"], live[row]["number"], row)
+    _rise(heap, count)
 
 
 @inline_kernel
 def wake_earlier(heap: Any, live: Any, row: Any) -> Any:
     """Move a row up if its `due_ns` has become earlier than its wake time."""
-    at = U64(live[row]["heap_at"])
+    at = U64(heap[row]["place"])
     if live[row]["due_ns"] < heap[at]["wake_ns"]:
         heap[at]["wake_ns"] = live[row]["due_ns"]
-        _rise(heap, live, at)
+        _rise(heap, at)
 
 
 @inline_kernel
 def wake_first_again(heap: Any, live: Any, count: Any) -> Any:
     """Put the first row back at its true `due_ns`, because it was not due when it woke."""
     heap[U64(0)]["wake_ns"] = live[U64(heap[U64(0)]["row"])]["due_ns"]
-    _sink(heap, live, U64(0), count)
+    _sink(heap, U64(0), count)
 
 
 @inline_kernel
-def drop_row(heap: Any, live: Any, row: Any, count: Any) -> Any:
+def drop_row(heap: Any, row: Any, count: Any) -> Any:
     """Take any row out of a heap of `count` entries."""
-    at = U64(live[row]["heap_at"])
+    at = U64(heap[row]["place"])
     last = count - U64(1)
     if at != last:
         moved = heap[last]
-        _put(heap, live, at, moved["wake_ns"], moved["number"], U64(moved["row"]))
-        _rise(heap, live, at)
-        _sink(heap, live, at, last)
+        _put(heap, at, moved["wake_ns"], moved["number"], U64(moved["row"]))
+        _rise(heap, at)
+        _sink(heap, at, last)
