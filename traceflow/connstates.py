@@ -11,16 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.states import (
-    CLOSED,
+    ABORTED,
     DATA_SEEN,
-    ESTABLISHED,
     HAS_FIN,
     HISTORY_OCTETS,
-    INACTIVE,
-    PARTIAL,
-    RESET,
-    SYN_ACK_SENT,
-    SYN_SENT,
 )
 
 __all__ = ["ConnState", "conn_states", "histories"]
@@ -76,8 +70,8 @@ def histories(gone: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
 
 def _no_octets(half: npt.NDArray[np.void], side: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
     """Whether the numbers of a side leave no room for data: neither sent nor acknowledged, SYN and FIN apart."""
-    sent = (half["last_seq"] - side["start_seq"]).view(np.int32)
-    acked = (side["acked_seq"] - side["start_seq"]).view(np.int32)
+    sent = (half["last_seq"] - side["iss"]).view(np.int32)
+    acked = (side["snd_una"] - side["iss"]).view(np.int32)
     control = 1 + ((side["bits"] & HAS_FIN) != 0)
     none: npt.NDArray[np.bool_] = np.maximum(sent, acked) <= control
     return none
@@ -95,6 +89,32 @@ def _syn_then_rst(history: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
     return answer
 
 
+# A line for each state of the originator, a word for each of the responder, both in the order of states.py: unseen, SYN
+# sent, SYN received, midstream, established, FIN wait, aborted, aborted after FIN. Two pairs say too little: an
+# originator that aborted before any answer may have sent its SYN just before (RSTOS0), and where both aborted and there
+# was no data, the connection was refused (REJ).
+_PAIRS = """
+OTH OTH OTH OTH OTH SHR RSTRH RSTRH
+S0  OTH OTH OTH OTH S3  REJ   REJ
+OTH OTH OTH OTH OTH S3  REJ   REJ
+OTH OTH OTH OTH OTH SHR RSTRH RSTRH
+OTH OTH OTH OTH S1  S3  RSTR  RSTR
+SH  S2  S2  SH  S2  SF  RSTR  RSTR
+OTH RSTO RSTO OTH RSTO RSTO RSTR RSTR
+OTH RSTO RSTO OTH RSTO RSTO RSTR RSTR
+"""
+
+
+def _pairs() -> npt.NDArray[np.uint8]:
+    """uint8[8, 8]: state of the originator, state of the responder, to ConnState; from `_PAIRS`."""
+    words = [line.split() for line in _PAIRS.strip().splitlines()]
+    return np.array([[ConnState[word] for word in line] for line in words], np.uint8)
+
+
+_OF_PAIR = _pairs()
+_OF_DATAGRAMS = np.array([[ConnState.OTH, ConnState.SHR], [ConnState.S0, ConnState.SF]], np.uint8)
+
+
 def conn_states(gone: npt.NDArray[np.void], history: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
     """The ConnState of LIVE rows.
 
@@ -108,36 +128,16 @@ def conn_states(gone: npt.NDArray[np.void], history: npt.NDArray[np.bytes_]) -> 
     upper = gone["upper_originates"] != 0
     low, high = gone["low_side"]["state"], gone["high_side"]["state"]
     orig, resp = np.where(upper, high, low), np.where(upper, low, high)
-    orig, resp = np.minimum(orig, RESET), np.minimum(resp, RESET)
-    orig_silent = (orig == INACTIVE) | (orig == PARTIAL)
-    resp_silent = (resp == INACTIVE) | (resp == PARTIAL)
-    attempted = (orig == SYN_SENT) | (orig == SYN_ACK_SENT)
-    empty = _no_octets(gone["low"], gone["low_side"]) & _no_octets(gone["high"], gone["high_side"])
-    half_open = np.zeros(len(gone), np.bool_)
-    asked_for = (orig == RESET) & resp_silent  # few
-    half_open[asked_for] = _syn_then_rst(history[asked_for])
-    rules = (
-        ((resp == RESET) & (attempted | ((orig == RESET) & empty)), ConnState.REJ),
-        ((resp == RESET) & orig_silent, ConnState.RSTRH),
-        (resp == RESET, ConnState.RSTR),
-        ((orig == RESET) & ~resp_silent, ConnState.RSTO),
-        (half_open, ConnState.RSTOS0),
-        (orig == RESET, ConnState.OTH),
-        ((orig == CLOSED) & (resp == CLOSED), ConnState.SF),
-        ((orig == CLOSED) & resp_silent, ConnState.SH),
-        (orig == CLOSED, ConnState.S2),
-        ((resp == CLOSED) & orig_silent, ConnState.SHR),
-        (resp == CLOSED, ConnState.S3),
-        ((orig == SYN_SENT) & (resp == INACTIVE), ConnState.S0),
-        ((orig == ESTABLISHED) & (resp == ESTABLISHED), ConnState.S1),
-    )
-    states = np.select([rule for rule, _ in rules], [np.uint8(state) for _, state in rules], np.uint8(ConnState.OTH))
-    spoke = {end: (gone[end]["smooth"] & DATA_SEEN) != 0 for end in ("low", "high")}
-    asked = np.where(upper, spoke["high"], spoke["low"])
-    answered = np.where(upper, spoke["low"], spoke["high"])
-    datagrams = np.array([[ConnState.OTH, ConnState.SHR], [ConnState.S0, ConnState.SF]], np.uint8)
-    states = np.where(gone["protocol"] == _UDP, datagrams[asked.astype(int), answered.astype(int)], states)
-    found: npt.NDArray[np.uint8] = np.where(
-        np.isin(gone["protocol"], (_TCP, _UDP)), states, np.uint8(ConnState.OTH)
-    ).astype(np.uint8)
+    found = _OF_PAIR[orig, resp]
+    orig_aborted = orig >= ABORTED
+    unanswered = np.flatnonzero(orig_aborted & (found == ConnState.OTH))
+    found[unanswered[_syn_then_rst(history[unanswered])]] = ConnState.RSTOS0
+    both = np.flatnonzero(orig_aborted & (resp >= ABORTED))
+    ends = gone[both]
+    empty = _no_octets(ends["low"], ends["low_side"]) & _no_octets(ends["high"], ends["high_side"])
+    found[both[empty]] = ConnState.REJ
+    heard = {end: (gone[end]["smooth"] & DATA_SEEN != 0).astype(np.intp) for end in ("low", "high")}
+    asked, answered = np.where(upper, heard["high"], heard["low"]), np.where(upper, heard["low"], heard["high"])
+    found = np.where(gone["protocol"] == _UDP, _OF_DATAGRAMS[asked, answered], found)
+    found[~np.isin(gone["protocol"], (_TCP, _UDP))] = ConnState.OTH
     return found
