@@ -27,7 +27,8 @@ class Options:
         syn_opens: A SYN without ACK that does not belong to the live flow opens a new one (flow-rules 4).
         direction: Who is the originator: `syn` - by SYN and SYN+ACK, otherwise the first sender (flow-rules 2);
             `first` - the first sender, whatever comes later; `order` - the first sender, unless a SYN+ACK stands before
-            its SYN; `ports` - likewise, but without a SYN the end that has no server port (Zeek).
+            its SYN, or an ACK or data follow it; `ports` - likewise, but without a SYN the end that has no server port
+            (Zeek).
         reuse: With whose first number that of a SYN is compared to tell whether it opens a new flow: `sender` - its own
             direction's; `originator` - Zeek's rule, see `states.reopens`.
         tcp_end: What ends a TCP flow: `both` - FIN from both sides, or a RST, and then the linger time;

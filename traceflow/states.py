@@ -223,7 +223,7 @@ def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, b
         ):
             half["last_seq"] = (U64(packet["seq"]) + octets) & _MASK
             return
-    _follow_rare(packet, flow, half, other, upside, by_syn)
+    _follow_rare(packet, flow, half, other, upside, by_syn != 0)  # one type, whatever `by_syn` has: compiled once
 
 
 @inline_kernel
