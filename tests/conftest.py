@@ -20,14 +20,11 @@ import hypothesis
 import pytest
 
 import traceflow
+from traceflow.compiled import COMPILED
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(traceflow.__file__).resolve().parent
 SHARED = ROOT.parent / "shared"
-COMPILED = os.environ.get("NUMBA_DISABLE_JIT") != "1"
-
-# Tests call pieces of kernels from Python (see compiled.py); set before any of them is imported.
-os.environ["TRACEFLOW_CALL_PIECES"] = "1"
 
 # No deadline: the first example may compile a kernel. Plain kernels are some hundred times slower: fewer examples.
 hypothesis.settings.register_profile(

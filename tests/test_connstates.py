@@ -10,7 +10,7 @@ from traceflow.connstates import ConnState
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW
 from traceflow.live import live_rows
-from traceflow.states import CLOSED, ESTABLISHED, INACTIVE, PARTIAL, RESET, SYN_SENT
+from traceflow.states import ABORTED, ESTABLISHED, FIN_WAIT, MIDSTREAM, SYN_SENT, UNSEEN
 
 
 def word(orig: int, resp: int, history: bytes = b"", *, upper: bool = False, protocol: int = 6, sent: int = 0) -> str:
@@ -32,20 +32,20 @@ def word(orig: int, resp: int, history: bytes = b"", *, upper: bool = False, pro
 @pytest.mark.parametrize(
     ("orig", "resp", "expected"),
     [
-        (SYN_SENT, INACTIVE, "S0"),
+        (SYN_SENT, UNSEEN, "S0"),
         (ESTABLISHED, ESTABLISHED, "S1"),
-        (CLOSED, CLOSED, "SF"),
-        (SYN_SENT, RESET, "REJ"),
-        (CLOSED, ESTABLISHED, "S2"),
-        (ESTABLISHED, CLOSED, "S3"),
-        (RESET, ESTABLISHED, "RSTO"),
-        (ESTABLISHED, RESET, "RSTR"),
-        (INACTIVE, RESET, "RSTRH"),
-        (PARTIAL, RESET, "RSTRH"),
-        (CLOSED, INACTIVE, "SH"),
-        (PARTIAL, CLOSED, "SHR"),
-        (PARTIAL, PARTIAL, "OTH"),
-        (INACTIVE, INACTIVE, "OTH"),
+        (FIN_WAIT, FIN_WAIT, "SF"),
+        (SYN_SENT, ABORTED, "REJ"),
+        (FIN_WAIT, ESTABLISHED, "S2"),
+        (ESTABLISHED, FIN_WAIT, "S3"),
+        (ABORTED, ESTABLISHED, "RSTO"),
+        (ESTABLISHED, ABORTED, "RSTR"),
+        (UNSEEN, ABORTED, "RSTRH"),
+        (MIDSTREAM, ABORTED, "RSTRH"),
+        (FIN_WAIT, UNSEEN, "SH"),
+        (MIDSTREAM, FIN_WAIT, "SHR"),
+        (MIDSTREAM, MIDSTREAM, "OTH"),
+        (UNSEEN, UNSEEN, "OTH"),
     ],
 )
 def test_words(orig: int, resp: int, expected: str, upper: bool) -> None:
@@ -59,14 +59,14 @@ def test_words(orig: int, resp: int, expected: str, upper: bool) -> None:
 )
 def test_reset_attempts(history: bytes, expected: str) -> None:
     """A SYN first, then a RST, and between them none of the originator's H A F G I Q."""
-    assert word(RESET, INACTIVE, history) == expected
+    assert word(ABORTED, UNSEEN, history) == expected
 
 
 def test_resets_of_both() -> None:
     """Without octets it is a refusal: one number is the SYN's."""
-    assert word(RESET, RESET, sent=1) == "REJ"
-    assert word(RESET, RESET, sent=2) == "RSTR"
+    assert word(ABORTED, ABORTED, sent=1) == "REJ"
+    assert word(ABORTED, ABORTED, sent=2) == "RSTR"
 
 
 def test_other_protocols_are_oth() -> None:
-    assert word(CLOSED, CLOSED, protocol=1) == "OTH"
+    assert word(FIN_WAIT, FIN_WAIT, protocol=1) == "OTH"

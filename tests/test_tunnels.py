@@ -111,3 +111,13 @@ def test_teredo_must_fill_its_datagram() -> None:
     inner = ipv6("2001::1", "2001::2", UDP, udp("2001::1", "2001::2", 5, 6, b"x"))
     assert decoded(over_udp(3544, inner))["src_port"] == 5
     assert decoded(over_udp(3544, inner + b"x"))["dst_port"] == 3544
+
+
+def test_vn_tag() -> None:
+    """Four octets of tag and an EtherType, behind EtherType 0x8926; here a VLAN tag follows, then IPv4."""
+    packet = ipv4(A4, B4, UDP, udp(A4, B4, 1234, 53, b"query"))
+    tagged = bytes.fromhex("00000000 8100 000b 0800".replace(" ", "")) + packet
+    row = decoded(ethernet(tagged, 0x8926))
+    assert (row["verdict"], row["src_port"], row["vlan_tags"], row["vlan_outer"]) == (Verdict.FLOW, 1234, 1, 11)
+    for captured in range(15, 24):
+        assert decoded(ethernet(tagged, 0x8926), captured=captured)["verdict"] == Verdict.TRUNCATED_LINK

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -37,12 +36,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # decode four times slower: 143 ns a frame with them, 32 without, 21 with forced inlining as well.
 # It also turns an allocation inside a kernel into a compile error, which is a rule of the house anyway.
 _HOUSE: dict[str, Any] = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
-
-# A piece of a kernel that only kernels call needs no door for Python: a fifth of the first compilation. Called from
-# Python all the same, it would crash the interpreter; the tests call pieces, and set the variable.
-_PIECE: dict[str, Any] = (
-    {} if "TRACEFLOW_CALL_PIECES" in os.environ else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-)
 
 _njit: Any = numba.njit  # its types leave `_nrt` out
 
@@ -122,18 +115,30 @@ def kernel(function: _F) -> _F:
     return cast("_F", plain)
 
 
+def _piece(function: _F, **flags: Any) -> _F:
+    """Compile what only kernels call, without the wrappers for calls from Python: they took a third of a first run.
+
+    Where Python does call it, as tests do, it is compiled once more by itself. There is no public way to do that; a
+    version of Numba without these methods compiles pieces with their wrappers.
+    """
+    whole = _njit(**flags, **_HOUSE)(function)
+    if not (hasattr(whole, "_insert") and hasattr(whole, "_compile_for_args")):
+        return cast("_F", whole)
+    bare = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **flags, **_HOUSE)(function)
+    whole._insert = bare._insert  # Python's calls find what was compiled for them, and nothing else:
+    bare._insert = lambda *_args: None  # a jump into a piece without wrappers would lead nowhere
+    bare._compile_for_args = whole._compile_for_args
+    return cast("_F", bare)
+
+
 def inline_kernel(function: _F) -> _F:
     """Compile a piece of a kernel that only other kernels call, and have it inlined."""
-    if not COMPILED:
-        return function
-    return cast("_F", _njit(forceinline=True, **_PIECE, **_HOUSE)(function))
+    return _piece(function, forceinline=True) if COMPILED else function
 
 
 def outline_kernel(function: _F) -> _F:
     """Compile a piece of a kernel that other kernels call rarely: not inlined, which keeps the first run short."""
-    if not COMPILED:
-        return function
-    return cast("_F", _njit(**_PIECE, **_HOUSE)(function))
+    return _piece(function) if COMPILED else function
 
 
 def _prefetch(typing: Any, array: Any, index: Any, octets: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What became of connections: ConnState, from the states of both ends, and histories as text; with Zeek's definitions.
+"""What became of connections: ConnState, from the states of both ends; with Zeek's definitions.
 
 Asked once, when a flow has ended; the states themselves are the business of `states.py`.
 """
@@ -8,17 +8,14 @@ from __future__ import annotations
 import enum
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from traceflow.compiled import U64, inline_kernel, outline_kernel
 from traceflow.states import (
-    CLOSED,
+    ABORTED,
     DATA_SEEN,
-    ESTABLISHED,
     HAS_FIN,
-    INACTIVE,
-    PARTIAL,
-    RESET,
-    SYN_ACK_SENT,
-    SYN_SENT,
 )
 from traceflow.tcp import lies_after
 
@@ -63,12 +60,37 @@ class ConnState(enum.IntEnum):
         return self.name
 
 
+# A line for each state of the originator, a word for each of the responder, both in the order of states.py: unseen, SYN
+# sent, SYN received, midstream, established, FIN wait, aborted, aborted after FIN. Two pairs say too little: an
+# originator that aborted before any answer may have sent its SYN just before (RSTOS0), and where both aborted and there
+# was no data, the connection was refused (REJ).
+_PAIRS = """
+OTH OTH OTH OTH OTH SHR RSTRH RSTRH
+S0  OTH OTH OTH OTH S3  REJ   REJ
+OTH OTH OTH OTH OTH S3  REJ   REJ
+OTH OTH OTH OTH OTH SHR RSTRH RSTRH
+OTH OTH OTH OTH S1  S3  RSTR  RSTR
+SH  S2  S2  SH  S2  SF  RSTR  RSTR
+OTH RSTO RSTO OTH RSTO RSTO RSTR RSTR
+OTH RSTO RSTO OTH RSTO RSTO RSTR RSTR
+"""
+
+
+def _pairs() -> npt.NDArray[np.uint8]:
+    """uint8[64]: state of the originator * 8 + state of the responder, to ConnState; from `_PAIRS`."""
+    words = [line.split() for line in _PAIRS.strip().splitlines()]
+    return np.array([ConnState[word] for line in words for word in line], np.uint8)
+
+
+_OF_PAIR = _pairs()
+
+
 @inline_kernel
-def _leaves_no_room(half: Any, side: Any) -> Any:
+def _has_no_octets(half: Any, side: Any) -> Any:
     """Whether the numbers of a side leave no room for data: neither sent nor acknowledged, SYN and FIN apart."""
     control = U64(2) if U64(side["bits"]) & U64(HAS_FIN) else U64(1)
-    end = (U64(side["start_seq"]) + control) & U64(0xFFFFFFFF)
-    return not lies_after(half["last_seq"], end) and not lies_after(side["acked_seq"], end)
+    end = (U64(side["iss"]) + control) & U64(0xFFFFFFFF)
+    return not lies_after(half["last_seq"], end) and not lies_after(side["snd_una"], end)
 
 
 @outline_kernel
@@ -90,27 +112,15 @@ def _attempted_and_reset(flow: Any) -> Any:
 
 @outline_kernel
 def _tcp_state(flow: Any, orig: Any, resp: Any) -> Any:
-    """ConnState of a TCP flow by the states of its ends, RESET_AFTER_FIN taken for RESET."""
-    orig_silent = orig == U64(INACTIVE) or orig == U64(PARTIAL)
-    resp_silent = resp == U64(INACTIVE) or resp == U64(PARTIAL)
-    if resp == U64(RESET):
-        empty = _leaves_no_room(flow["low"], flow["low_side"]) and _leaves_no_room(flow["high"], flow["high_side"])
-        if orig == U64(SYN_SENT) or orig == U64(SYN_ACK_SENT) or (orig == U64(RESET) and empty):
-            return _REJ
-        return _RSTRH if orig_silent else _RSTR
-    if orig == U64(RESET):
-        if not resp_silent:
-            return _RSTO
-        return _RSTOS0 if _attempted_and_reset(flow) else _OTH
-    if orig == U64(CLOSED):
-        if resp == U64(CLOSED):
-            return _SF
-        return _SH if resp_silent else _S2
-    if resp == U64(CLOSED):
-        return _SHR if orig_silent else _S3
-    if orig == U64(SYN_SENT) and resp == U64(INACTIVE):
-        return _S0
-    return _S1 if orig == U64(ESTABLISHED) and resp == U64(ESTABLISHED) else _OTH
+    """ConnState of a TCP flow by the states of its ends."""
+    found = U64(_OF_PAIR[(orig << U64(3)) | resp])
+    if orig < U64(ABORTED):
+        return found
+    if resp >= U64(ABORTED):
+        low, high = flow["low"], flow["high"]
+        empty = _has_no_octets(low, flow["low_side"]) and _has_no_octets(high, flow["high_side"])
+        return U64(_REJ) if empty else found
+    return U64(_RSTOS0) if found == U64(_OTH) and _attempted_and_reset(flow) else found
 
 
 @outline_kernel
@@ -118,17 +128,18 @@ def conn_state(flow: Any) -> Any:
     """The ConnState of a flow that ended: a LIVE row."""
     upper = flow["upper_originates"] != 0
     if flow["protocol"] == _TCP:
-        low, high = min(U64(flow["low_side"]["state"]), U64(RESET)), min(U64(flow["high_side"]["state"]), U64(RESET))
+        low, high = U64(flow["low_side"]["state"]), U64(flow["high_side"]["state"])
         return _tcp_state(flow, high if upper else low, low if upper else high)
     if flow["protocol"] == _UDP:
         low, high = U64(flow["low"]["smooth"]) & U64(DATA_SEEN), U64(flow["high"]["smooth"]) & U64(DATA_SEEN)
         asked, answered = (high, low) if upper else (low, high)
         if answered:
-            return _SF if asked else _SHR
-        return _S0 if asked else _OTH
-    return _OTH
+            return U64(_SF) if asked else U64(_SHR)
+        return U64(_S0) if asked else U64(_OTH)
+    return U64(_OTH)
 
 
 _SYN, _RST, _TURN = ord("S"), ord("R"), ord("^")
 _ENDS_ATTEMPT = tuple(ord(letter) for letter in "HAFGIQ")
-_OTH, _S0, _S1, _SF, _REJ, _S2, _S3, _RSTO, _RSTR, _RSTOS0, _RSTRH, _SH, _SHR = (U64(state) for state in ConnState)
+_OTH, _S0, _SF, _SHR = int(ConnState.OTH), int(ConnState.S0), int(ConnState.SF), int(ConnState.SHR)
+_REJ, _RSTOS0 = int(ConnState.REJ), int(ConnState.RSTOS0)

@@ -30,8 +30,9 @@ class Options:
         syn_opens: A SYN without ACK that does not belong to the live flow opens a new one (flow-rules 4).
         direction: Who is the originator: `syn` - by SYN and SYN+ACK, otherwise the first sender (flow-rules 2);
             `first` - the first sender, whatever comes later; `order` - the first sender, unless a SYN+ACK stands before
-            its SYN; `ports` - likewise, but without a SYN the end that has no server port (Zeek); `tranalyzer` - the
-            first sender, unless it has a lower well-known port, a port like 8080, or sends a SYN+ACK (`directions.py`).
+            its SYN, or an ACK or data follow it; `ports` - likewise, but without a SYN the end that has no server port
+            (Zeek); `tranalyzer` - the first sender, unless it has a lower well-known port, a port like 8080, or sends a
+            SYN+ACK (`directions.py`).
         reuse: With whose first number that of a SYN is compared to tell whether it opens a new flow: `sender` - its own
             direction's; `closed` - likewise, and only where the flow is closed; `originator` - Zeek's rule, see
             `states.reopens`.

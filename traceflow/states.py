@@ -12,6 +12,7 @@ comparisons (`follow_segment`). All others take the long way (`_follow_rare`).
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,19 @@ from traceflow.packets import ACK_KNOWN, BAD_CHECKSUM, FLAGS_KNOWN, SEQ_KNOWN, W
 from traceflow.tcp import ACK, FIN, RST, SYN, lies_after, sequence_difference
 
 __all__ = [
-    "CLOSED",
+    "ABORTED",
     "CLOSING",
     "DATA_SEEN",
     "ESTABLISHED",
+    "FIN_WAIT",
     "HAS_FIN",
     "HISTORY_OCTETS",
-    "INACTIVE",
-    "PARTIAL",
-    "RESET",
+    "MIDSTREAM",
     "SIDE",
-    "SYN_ACK_SENT",
+    "SYN_RECEIVED",
     "SYN_SENT",
     "TIMINGS",
+    "UNSEEN",
     "add_turn",
     "finished",
     "follow_datagram",
@@ -44,35 +45,40 @@ __all__ = [
 ]
 
 
-# States of an end. RESET_AFTER_FIN is Zeek's `reset` too: a RST after a FIN, which the other side's FIN makes good.
-INACTIVE, SYN_SENT, SYN_ACK_SENT, PARTIAL, ESTABLISHED, CLOSED, RESET, RESET_AFTER_FIN = range(8)
-_LETTERS = "ISHPECRr"  # the states above in `_MOVES`
+# States of an end, by what it has sent. SYN_SENT, SYN_RECEIVED (it answered a SYN), ESTABLISHED and FIN_WAIT (its FIN
+# was sent, and all that follows) are those of RFC 9293, 3.3.2. An observer needs the others: nothing was heard of the
+# end, it was met in midstream, it has aborted the connection by a RST, or it did so after its FIN, which the FIN of the
+# other end makes good.
+UNSEEN, SYN_SENT, SYN_RECEIVED, MIDSTREAM, ESTABLISHED, FIN_WAIT, ABORTED, ABORTED_AFTER_FIN = range(8)
+_STATES = "USRMEFAa"  # their letters in `_MOVES`
 
-# What a segment is to the table. SYN_KNOWN: a SYN whose number the other side has acknowledged before it came.
-_SYN, _SYN_ACK, _SYN_KNOWN, _FIN, _RST, _PURE_ACK, _DATA, _BARE = range(8)
-_EVENTS = ("syn", "syn+ack", "known syn", "fin", "rst", "ack", "data", "bare")
+# What a segment is to the table, strongest first. "known syn": a SYN whose number the other side had acknowledged.
+_RST, _FIN, _SYN_KNOWN, _SYN_ACK, _SYN, _DATA, _ACK, _BARE = range(8)
+_EVENTS = ("rst", "fin", "known syn", "syn+ack", "syn", "data", "ack", "bare")
 
 _MOVES = (
     # event, sender, its state, the other's state, its next state, the other's next state (= as it was)
-    ("syn, known syn", "orig", "I", "ISHPECRr", "S", "="),
-    ("known syn", "orig", "I", "E", "E", "="),  # the SYN+ACK stands before the SYN in the capture
-    ("syn+ack", "orig", "I", "ISHPECRr", "H", "="),
-    ("syn, syn+ack, known syn", "resp", "I", "S", "E", "E"),
-    ("syn, syn+ack, known syn", "resp", "I", "IHPECRr", "E", "="),
-    ("known syn", "resp", "I", "H", "E", "E"),  # the same, where the sender of the SYN+ACK was taken for originator
-    ("syn, known syn", "orig resp", "P", "I", "S", "="),
-    ("fin", "orig resp", "ISHPE", "ISHPECR", "C", "="),
-    ("fin", "orig resp", "ISH", "r", "C", "="),
-    ("fin", "orig resp", "PE", "r", "C", "C"),
-    ("rst", "orig resp", "ISHPE", "ISHPECRr", "R", "="),
-    ("rst", "orig resp", "C", "ISHPERr", "r", "="),
-    ("ack", "orig resp", "I", "E", "E", "="),  # only the SYN was missed
-    ("data", "orig resp", "I", "E", "E", "="),
-    ("ack", "orig resp", "I", "IHPCRr", "P", "="),
-    ("ack", "orig", "I", "S", "P", "="),  # of the responder it is no reason: some acknowledge before their SYN
-    ("data", "orig resp", "I", "ISHPCRr", "P", "="),
-    ("bare", "orig resp", "I", "IHPECRr", "P", "="),
-    ("bare", "orig", "I", "S", "P", "="),
+    # Opening by the originator, then by the responder, then in another order than that of the handshake.
+    ("syn, known syn", "orig", "U", "USRMEFAa", "S", "="),
+    ("syn+ack", "orig", "U", "USRMEFAa", "R", "="),
+    ("syn, known syn, syn+ack", "resp", "U", "S", "E", "E"),
+    ("syn, known syn, syn+ack", "resp", "U", "URMEFAa", "E", "="),
+    ("known syn", "orig", "U", "E", "E", "="),  # the SYN+ACK stands before the SYN in the capture
+    ("known syn", "resp", "U", "R", "E", "E"),  # the same, where the sender of the SYN+ACK was taken for originator
+    ("syn, known syn", "orig resp", "M", "U", "S", "="),
+    # Without a SYN: it was missed alone, where the other end is established; otherwise all of it was.
+    ("data, ack", "orig resp", "U", "E", "E", "="),
+    ("data", "orig resp", "U", "USRMFAa", "M", "="),
+    ("ack", "orig resp", "U", "URMFAa", "M", "="),
+    ("ack", "orig", "U", "S", "M", "="),  # of the responder it is no reason: some acknowledge before their SYN
+    ("bare", "orig resp", "U", "URMEFAa", "M", "="),
+    ("bare", "orig", "U", "S", "M", "="),
+    # Closing and aborting.
+    ("fin", "orig resp", "USRME", "USRMEFA", "F", "="),
+    ("fin", "orig resp", "USR", "a", "F", "="),
+    ("fin", "orig resp", "ME", "a", "F", "F"),
+    ("rst", "orig resp", "USRME", "USRMEFAa", "A", "="),
+    ("rst", "orig resp", "F", "USRMEAa", "a", "="),
 )
 
 
@@ -81,13 +87,10 @@ def _table() -> npt.NDArray[np.uint8]:
     own, other = np.meshgrid(np.arange(8), np.arange(8), indexing="ij")
     moves = np.broadcast_to(own | other << 3, (len(_EVENTS), 2, 8, 8)).astype(np.uint8)
     for events, senders, mine, others, next_own, next_other in _MOVES:
-        for event in events.split(", "):
-            for sender in senders.split():
-                for a in mine:
-                    for b in others:
-                        after = b if next_other == "=" else next_other
-                        place = (_EVENTS.index(event), int(sender == "resp"), _LETTERS.index(a), _LETTERS.index(b))
-                        moves[place] = _LETTERS.index(next_own) | _LETTERS.index(after) << 3
+        for event, sender, a, b in itertools.product(events.split(", "), senders.split(), mine, others):
+            after = _STATES.index(b if next_other == "=" else next_other)
+            place = (_EVENTS.index(event), int(sender == "resp"), _STATES.index(a), _STATES.index(b))
+            moves[place] = _STATES.index(next_own) | after << 3
     return moves.reshape(-1)
 
 
@@ -98,17 +101,14 @@ HISTORY_OCTETS = 48
 
 SIDE = np.dtype(
     [
-        ("start_seq", "u4"),  # number of the SYN, or what it must have been
+        ("iss", "u4"),  # number of the SYN, or what it must have been
         ("next_seq", "u4"),  # all octets before it were seen, or missed for good
-        ("acked_seq", "u4"),  # acknowledged by the other side, as far as it lies behind `last_seq` of HOT
+        ("snd_una", "u4"),  # acknowledged by the other side, as far as it lies behind `last_seq` of HOT
         ("fin_seq", "u4"),  # behind the FIN
         ("last_syn", "u4"),  # relative numbers of the last SYN, FIN, RST, for their repetition
         ("last_fin", "u4"),
         ("last_rst", "u4"),
-        ("checksums", "u4"),  # counters of the letters C, G, T, W
-        ("gaps", "u4"),
-        ("repeats", "u4"),
-        ("zero_windows", "u4"),
+        ("counts", "u4", (4,)),  # of the letters C, G, T, W
         ("islands", "u4", (2 * ISLANDS,)),  # (first, behind the last) of data behind a hole, in order
         ("state", "u1"),
         ("letters", "u1"),  # letters seen
@@ -119,6 +119,8 @@ SIDE = np.dtype(
 )
 """State of one direction apart from what HOT holds: one cache line, touched by the segments of the long way."""
 
+_CHECKSUMS, _GAPS, _REPEATS, _ZERO_WINDOWS = U64(0), U64(1), U64(2), U64(3)  # places in `counts` of SIDE
+
 # `smooth` of HOT. READY: data in order and acknowledgments change nothing but `last_seq`.
 _READY, _ACK_SEEN, DATA_SEEN = 1, 2, 4
 
@@ -127,7 +129,7 @@ _SAW_SYN, _SAW_FIN, _SAW_RST, _SAW_BOTH_ENDS, _SAW_MANY = 1, 2, 4, 8, 16
 
 # `bits` of SIDE.
 _SPOKE = 1  # the side has sent a segment
-_START_GUESSED = 2  # `start_seq` comes from an acknowledgment
+_START_GUESSED = 2  # `iss` comes from an acknowledgment
 _CLEAN = 4  # it was established before it closed
 HAS_FIN = 8
 _RESET_FIRST = 16  # a RST was the first it sent
@@ -164,12 +166,16 @@ def add_turn(flow: Any) -> Any:
     _add(flow, U64(ord("^")))
 
 
-@inline_kernel
-def _is_power_of_ten(count: Any) -> Any:
-    """Whether the `count`th of its kind is written: the first, the tenth, the hundredth, ..."""
+@outline_kernel
+def _count(flow: Any, side: Any, what: Any, letter: Any) -> Any:
+    """Count one of C, G, T, W, and write the letter for the first, the tenth, the hundredth, ..."""
+    counts = side["counts"]
+    counts[what] += U64(1)
+    count = U64(counts[what])
     while count >= U64(10) and count % U64(10) == U64(0):
         count //= U64(10)
-    return count == U64(1)
+    if count == U64(1):
+        _add(flow, letter)
 
 
 @inline_kernel
@@ -196,7 +202,7 @@ def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, b
         ):
             half["last_seq"] = (U64(packet["seq"]) + octets) & _MASK
             return
-    _follow_rare(packet, flow, half, other, upside, by_syn)
+    _follow_rare(packet, flow, half, other, upside, by_syn != 0)  # one type, whatever `by_syn` has: compiled once
 
 
 @inline_kernel
@@ -206,94 +212,55 @@ def follow_datagram(packet: Any, flow: Any, half: Any, upside: Any) -> Any:
         case = U64(0) if upside == (flow["upper_originates"] != 0) else U64(_LOWER)
         side = flow["high_side"] if upside else flow["low_side"]
         if U64(packet["bits"]) & U64(BAD_CHECKSUM):
-            _checksum(flow, side, case)
+            _count(flow, side, _CHECKSUMS, U64(ord("C")) | case)
         else:
             half["smooth"] = U64(half["smooth"]) | U64(DATA_SEEN)
             _add(flow, U64(ord("D")) | case)
 
 
 @outline_kernel
-def _checksum(flow: Any, side: Any, case: Any) -> Any:
-    side["checksums"] += U64(1)
-    if _is_power_of_ten(U64(side["checksums"])):
-        _add(flow, U64(ord("C")) | case)
-
-
-@outline_kernel
 def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_syn: Any) -> Any:
-    """The long way of `follow_segment`."""
+    """The long way of `follow_segment`: what is new of the sender, its move, and what it says of the other end."""
     side = flow["high_side"] if upside else flow["low_side"]
     peer = flow["low_side"] if upside else flow["high_side"]
-    originates = upside == (flow["upper_originates"] != 0)
-    case = U64(0) if originates else U64(_LOWER)
-    known = U64(packet["bits"])
+    case = U64(0) if upside == (flow["upper_originates"] != 0) else U64(_LOWER)
+    known, flags, octets = U64(packet["bits"]), U64(packet["flags"]), U64(packet["payload_octets"])
     if known & U64(BAD_CHECKSUM):
-        _checksum(flow, side, case)
+        _count(flow, side, _CHECKSUMS, U64(ord("C")) | case)
         return
     if known & U64(FLAGS_KNOWN) == U64(0):
         return
-    flags = U64(packet["flags"])
-    octets = U64(packet["payload_octets"])
     seq = U64(packet["seq"]) if known & U64(SEQ_KNOWN) else U64(half["last_seq"])
-    taken = U64(0) if flags & U64(RST) else octets  # data of a RST is no part of the stream
-    if flags & U64(SYN):
-        taken += U64(1)
-    if flags & U64(FIN):
-        taken += U64(1)
-    behind = (seq + taken) & _MASK
-    state, peer_state = U64(side["state"]), U64(peer["state"])
+    event = _event(flags, octets, seq, side)
     _catch_up(half, side)
     _catch_up(other, peer)
-
-    _note_partial(flow, side, flags, originates)
-    event = _event(flags, octets)
-    guessed = U64(side["bits"]) & U64(_START_GUESSED) != U64(0)
-    if event == U64(_SYN) and state == U64(INACTIVE) and guessed and seq == U64(side["start_seq"]):
-        event = U64(_SYN_KNOWN)
+    if not by_syn and _is_answered(flow, event):
+        _turn_answered(flow)
+        case ^= U64(_LOWER)
+    state, peer_state = U64(side["state"]), U64(peer["state"])
+    _note_partial(flow, side, flags, case == U64(0))
     _begin(half, side, flags, seq)
-    before = sequence_difference(seq, side["start_seq"]) >= _HALF and half["payload_octets"] < _HALF
-    _write_letters(flow, half, side, flags, sequence_difference(seq, side["start_seq"]), octets, case)
-    zero_window = packet["window"] == 0 and known & U64(WINDOW_KNOWN) != U64(0)
-    if zero_window and flags & U64(RST) == U64(0) and peer_state != U64(CLOSED) and state < U64(RESET):
-        side["zero_windows"] += U64(1)
-        if _is_power_of_ten(U64(side["zero_windows"])):
-            _add(flow, U64(ord("W")) | case)
-    if flags & U64(FIN):
-        side["bits"] = U64(side["bits"]) | U64(HAS_FIN)
-        side["fin_seq"] = behind
-    acknowledges = flags & U64(ACK) != U64(0) and known & U64(ACK_KNOWN) != U64(0)
-    ack = U64(packet["ack"])
-    if acknowledges:
-        if peer_state == U64(INACTIVE):
-            peer["start_seq"] = sequence_difference(ack, U64(1))
-            peer["acked_seq"] = peer["start_seq"]
-            peer["next_seq"] = ack
-            peer["bits"] = U64(peer["bits"]) | U64(_START_GUESSED)
-            other["last_seq"] = peer["start_seq"]
-            acknowledges = False
-        elif sequence_difference(ack, peer["start_seq"]) >= _HALF and other["payload_octets"] < _HALF:
-            acknowledges = False  # before its first octet
-        elif flags & U64(RST) == U64(0) and lies_after(ack, peer["acked_seq"]):
-            broken = ack == U64(0) and sequence_difference(ack, peer["acked_seq"]) > _FAR
-            if not broken:
-                peer["acked_seq"] = ack
-    if _advance(half, side, state, flags, behind) and octets:
-        side["repeats"] += U64(1)
-        if _is_power_of_ten(U64(side["repeats"])):
-            _add(flow, U64(ord("T")) | case)
+    relative = sequence_difference(seq, side["iss"])
+    before = relative >= _HALF and half["payload_octets"] < _HALF
+    _write_letters(flow, half, side, flags, relative, octets, case)
+    listening = peer_state != U64(FIN_WAIT) and state < U64(ABORTED) and flags & U64(RST) == U64(0)
+    if listening and packet["window"] == 0 and known & U64(WINDOW_KNOWN):
+        _count(flow, side, _ZERO_WINDOWS, U64(ord("W")) | case)
+    acknowledges = _note_acknowledgment(packet, other, peer)
+    if _advance(half, side, state, flags, seq, octets) and octets:
+        _count(flow, side, _REPEATS, U64(ord("T")) | case)
 
-    sender = U64(0) if originates else U64(1)
+    sender = U64(1) if case else U64(0)
     moved = U64(_TABLE[(event << U64(7)) | (sender << U64(6)) | (state << U64(3)) | peer_state])
-    if event == U64(_SYN_KNOWN) and not by_syn and not originates and peer_state == U64(SYN_ACK_SENT):
-        flow["upper_originates"] = 1 if flow["upper_originates"] == 0 else 0
-        flow["turned"] = 1
+    if event == U64(_SYN_KNOWN) and not by_syn and case and peer_state == U64(SYN_RECEIVED):
+        _turn(flow)
         add_turn(flow)
         case = U64(0)
     _move(flow, side, peer, moved)
     if acknowledges:
-        _acknowledge(flow, other, peer, side, ack, case ^ U64(_LOWER))
+        _find_gaps(flow, peer, side, U64(packet["ack"]), case ^ U64(_LOWER))
     if octets and not before and flags & U64(RST) == U64(0):
-        first = (seq + U64(1)) & _MASK if flags & U64(SYN) else seq
+        first = (seq + ((flags >> U64(1)) & U64(1))) & _MASK  # a SYN takes the number before
         receive(side, first, (first + octets) & _MASK)
     _settle(flow, half, other, side, peer)
 
@@ -304,6 +271,49 @@ def _catch_up(half: Any, side: Any) -> Any:
     if U64(half["smooth"]) & U64(_READY):
         before = U64(1) if U64(side["bits"]) & U64(HAS_FIN) else U64(0)
         side["next_seq"] = sequence_difference(half["last_seq"], before)
+
+
+@inline_kernel
+def _event(flags: Any, octets: Any, seq: Any, side: Any) -> Any:
+    """The row of the table for a segment."""
+    if flags & U64(RST):
+        return U64(_RST)
+    if flags & U64(FIN):
+        return U64(_FIN)
+    if flags & U64(SYN | ACK) == U64(SYN):
+        guessed = U64(side["bits"]) & U64(_START_GUESSED) and U64(side["state"]) == U64(UNSEEN)
+        return U64(_SYN_KNOWN) if guessed and seq == U64(side["iss"]) else U64(_SYN)
+    if flags & U64(SYN):
+        return U64(_SYN_ACK)
+    if flags & U64(ACK):
+        return U64(_DATA) if octets else U64(_ACK)
+    return U64(_BARE)
+
+
+@inline_kernel
+def _turn(flow: Any) -> Any:
+    """Make the other end the originator."""
+    flow["upper_originates"] = 1 if flow["upper_originates"] == 0 else 0
+    flow["turned"] = 1
+
+
+@inline_kernel
+def _is_answered(flow: Any, event: Any) -> Any:
+    """Whether acknowledgments or data follow a SYN+ACK that opened the flow: then it was no scan, but an answer."""
+    follows = event == U64(_DATA) or event == U64(_ACK)
+    return follows and flow["letters"] == 1 and flow["history"][U64(0)] == ord("H")
+
+
+@outline_kernel
+def _turn_answered(flow: Any) -> Any:
+    """Make the sender of the SYN+ACK the responder, as if it had been so from the start."""
+    side = flow["high_side"] if flow["upper_originates"] != 0 else flow["low_side"]
+    side["state"] = ESTABLISHED
+    flow["partial"] = 0
+    flow["letters"] = 0
+    _turn(flow)
+    add_turn(flow)
+    _add(flow, U64(ord("h")))
 
 
 @inline_kernel
@@ -320,38 +330,24 @@ def _note_partial(flow: Any, side: Any, flags: Any, originates: Any) -> Any:
 
 
 @inline_kernel
-def _event(flags: Any, octets: Any) -> Any:
-    """The row of the table for a segment; RST outranks FIN, and FIN SYN."""
-    if flags & U64(RST):
-        return U64(_RST)
-    if flags & U64(FIN):
-        return U64(_FIN)
-    if flags & U64(SYN):
-        return U64(_SYN_ACK) if flags & U64(ACK) else U64(_SYN)
-    if flags & U64(ACK):
-        return U64(_DATA) if octets else U64(_PURE_ACK)
-    return U64(_BARE)
-
-
-@inline_kernel
 def _begin(half: Any, side: Any, flags: Any, seq: Any) -> Any:
     """Set where the numbers of a side begin: at its first segment, and anew at a SYN with another number."""
     state = U64(side["state"])
     syn = flags & U64(SYN) != U64(0)
-    if state == U64(INACTIVE):
-        side["start_seq"] = seq if syn else sequence_difference(seq, U64(1))
-        side["acked_seq"] = side["start_seq"]
-        side["next_seq"] = (U64(side["start_seq"]) + U64(1)) & _MASK
+    if state == U64(UNSEEN):
+        side["iss"] = seq if syn else sequence_difference(seq, U64(1))
+        side["snd_una"] = side["iss"]
+        side["next_seq"] = (U64(side["iss"]) + U64(1)) & _MASK
         half["last_seq"] = seq
         side["bits"] = U64(side["bits"]) & U64(0xFF ^ _START_GUESSED)
         if flags & U64(RST):
             side["bits"] = U64(side["bits"]) | U64(_RESET_FIRST)
-    elif syn and state != U64(CLOSED):
-        reset = state >= U64(RESET)
-        if seq != U64(side["start_seq"]) and (not reset or U64(side["bits"]) & U64(_RESET_FIRST)):
-            moved = sequence_difference(side["next_seq"], side["start_seq"])
-            side["start_seq"] = seq
-            side["acked_seq"] = seq
+    elif syn and state != U64(FIN_WAIT):
+        reset = state >= U64(ABORTED)
+        if seq != U64(side["iss"]) and (not reset or U64(side["bits"]) & U64(_RESET_FIRST)):
+            moved = sequence_difference(side["next_seq"], side["iss"])
+            side["iss"] = seq
+            side["snd_una"] = seq
             side["next_seq"] = (seq + moved) & _MASK
             side["island_count"] = 0
             half["last_seq"] = seq
@@ -395,16 +391,47 @@ def _write_letters(flow: Any, half: Any, side: Any, flags: Any, relative: Any, o
 
 
 @inline_kernel
-def _advance(half: Any, side: Any, state: Any, flags: Any, behind: Any) -> Any:
-    """Move `last_seq` forward. Returns True where the segment lies before it: sent again."""
+def _note_acknowledgment(packet: Any, other: Any, peer: Any) -> Any:
+    """Note an acknowledgment of the other end's octets; where it was not heard, they must begin before that.
+
+    Returns:
+        Whether the number can tell of gaps.
+    """
+    if U64(packet["flags"]) & U64(ACK) == U64(0) or U64(packet["bits"]) & U64(ACK_KNOWN) == U64(0):
+        return False
+    ack = U64(packet["ack"])
+    if U64(peer["state"]) == U64(UNSEEN):
+        peer["iss"] = sequence_difference(ack, U64(1))
+        peer["snd_una"] = peer["iss"]
+        peer["next_seq"] = ack
+        peer["bits"] = U64(peer["bits"]) | U64(_START_GUESSED)
+        other["last_seq"] = peer["iss"]
+        return False
+    if sequence_difference(ack, peer["iss"]) >= _HALF and other["payload_octets"] < _HALF:
+        return False  # before its first octet
+    if U64(packet["flags"]) & U64(RST) == U64(0) and lies_after(ack, peer["snd_una"]):
+        unset = ack == U64(0) and sequence_difference(ack, peer["snd_una"]) > _FAR
+        if not unset:
+            peer["snd_una"] = ack
+    return True
+
+
+@inline_kernel
+def _advance(half: Any, side: Any, state: Any, flags: Any, seq: Any, octets: Any) -> Any:
+    """Move `last_seq` behind a segment. Returns True where all of it lies before: sent again."""
+    taken = U64(0) if flags & U64(RST) else octets  # data of a RST is no part of the stream
+    behind = (seq + taken + (flags & U64(FIN)) + ((flags >> U64(1)) & U64(1))) & _MASK  # FIN and SYN: one each
+    only_syn = U64(half["last_seq"]) == (U64(side["iss"]) + U64(1)) & _MASK
     distance = sequence_difference(behind, half["last_seq"])
+    if flags & U64(FIN):
+        side["bits"] = U64(side["bits"]) | U64(HAS_FIN)
+        side["fin_seq"] = behind
     if flags & U64(SYN | RST) and distance > _FAR and distance < (_MASK - _FAR):
         return False
-    only_syn = U64(half["last_seq"]) == (U64(side["start_seq"]) + U64(1)) & _MASK
     if flags & U64(FIN) and only_syn:  # whatever was not captured between the two
         half["last_seq"] = behind
         return False
-    if state >= U64(RESET):
+    if state >= U64(ABORTED):
         return False
     if distance != U64(0) and distance < _HALF:
         half["last_seq"] = behind
@@ -416,9 +443,9 @@ def _advance(half: Any, side: Any, state: Any, flags: Any, behind: Any) -> Any:
 def _move(flow: Any, side: Any, peer: Any, moved: Any) -> Any:
     """Write the next states."""
     state, after = U64(side["state"]), moved & U64(7)
-    if after == U64(CLOSED) and state == U64(ESTABLISHED):
+    if after == U64(FIN_WAIT) and state == U64(ESTABLISHED):
         side["bits"] = U64(side["bits"]) | U64(_CLEAN)
-    if after == U64(ESTABLISHED) and state == U64(INACTIVE) and moved >> U64(3) == U64(ESTABLISHED):
+    if after == U64(ESTABLISHED) and state == U64(UNSEEN) and moved >> U64(3) == U64(ESTABLISHED):
         flow["partial"] = 0  # the SYN alone was missed, or stood elsewhere
     side["state"] = after
     peer["state"] = moved >> U64(3)
@@ -428,24 +455,22 @@ def _move(flow: Any, side: Any, peer: Any, moved: Any) -> Any:
 def _is_clean(side: Any) -> Any:
     """Whether a side is established, or closed after it was."""
     state = U64(side["state"])
-    return state == U64(ESTABLISHED) or (state == U64(CLOSED) and U64(side["bits"]) & U64(_CLEAN) != U64(0))
+    return state == U64(ESTABLISHED) or (state == U64(FIN_WAIT) and U64(side["bits"]) & U64(_CLEAN) != U64(0))
 
 
 @outline_kernel
-def _acknowledge(flow: Any, half: Any, side: Any, peer: Any, ack: Any, case: Any) -> Any:
+def _find_gaps(flow: Any, side: Any, peer: Any, ack: Any, case: Any) -> Any:
     """An acknowledgment of `side`'s octets: those of them that were never seen are gaps."""
     if U64(side["bits"]) & U64(HAS_FIN) and not lies_after(side["fin_seq"], ack):
         ack = sequence_difference(side["fin_seq"], U64(1))
     if not lies_after(ack, side["next_seq"]):
         return
-    if flow["partial"] and sequence_difference(ack, side["start_seq"]) <= U64(2):
+    if flow["partial"] and sequence_difference(ack, side["iss"]) <= U64(2):
         return  # the first octet of a flow met in mid-connection may be a keep-alive's
     clean = _is_clean(side) and _is_clean(peer)
     while lies_after(ack, side["next_seq"]):
         if clean:
-            side["gaps"] += U64(1)
-            if _is_power_of_ten(U64(side["gaps"])):
-                _add(flow, U64(ord("G")) | case)
+            _count(flow, side, _GAPS, U64(ord("G")) | case)
         if side["island_count"] and lies_after(ack, side["islands"][U64(0)]):
             side["next_seq"] = side["islands"][U64(0)]
             land(side)
@@ -468,19 +493,19 @@ def _settle(flow: Any, half: Any, other: Any, side: Any, peer: Any) -> Any:
     """Say for both directions whether the short way holds from here on, and which timeout."""
     state, peer_state = U64(side["state"]), U64(peer["state"])
     smooth = _in_order(half, side) and _in_order(other, peer)
-    active = state != U64(INACTIVE) and peer_state != U64(INACTIVE)
+    active = state != U64(UNSEEN) and peer_state != U64(UNSEEN)
     letters = U64(0xFF ^ _READY)
     ready = U64(1) if smooth and active else U64(0)
-    half["smooth"] = (U64(half["smooth"]) & letters) | (ready if state < U64(RESET) else U64(0))
-    other["smooth"] = (U64(other["smooth"]) & letters) | (ready if peer_state < U64(RESET) else U64(0))
+    half["smooth"] = (U64(half["smooth"]) & letters) | (ready if state < U64(ABORTED) else U64(0))
+    other["smooth"] = (U64(other["smooth"]) & letters) | (ready if peer_state < U64(ABORTED) else U64(0))
     timing = U64(half["timing"])
     if timing != CLOSING:
         timing = _IDLE
-        if state < U64(PARTIAL) and peer_state < U64(PARTIAL):
+        if state < U64(MIDSTREAM) and peer_state < U64(MIDSTREAM):
             timing = _HANDSHAKE
             orig_upper = flow["upper_originates"] != 0
             orig = flow["high_side"] if orig_upper else flow["low_side"]
-            if U64(orig["state"]) != U64(INACTIVE) and (state == U64(INACTIVE) or peer_state == U64(INACTIVE)):
+            if U64(orig["state"]) != U64(UNSEEN) and (state == U64(UNSEEN) or peer_state == U64(UNSEEN)):
                 timing = _ATTEMPT
         half["timing"] = timing
         other["timing"] = timing
@@ -488,23 +513,17 @@ def _settle(flow: Any, half: Any, other: Any, side: Any, peer: Any) -> Any:
 
 @inline_kernel
 def finished(flow: Any) -> Any:
-    """Whether states and data say that a connection is over, as Zeek judges it.
-
-    It is after a RST, after FINs of both sides, and after a FIN where the other side was never heard; but not while
-    data before the end is missing.
+    """Whether the states say that a connection is over: by a RST, by both FINs, or by a FIN to an end never heard.
 
     Returns:
         0: it goes on; 1: by FINs; 2: by a RST.
     """
     low, high = U64(flow["low_side"]["state"]), U64(flow["high_side"]["state"])
-    if low < U64(CLOSED) and high < U64(CLOSED):
-        return U64(0)
-    reset = low >= U64(RESET) or high >= U64(RESET)
-    lower_open = low < U64(CLOSED) and low != U64(INACTIVE)
-    upper_open = high < U64(CLOSED) and high != U64(INACTIVE)
-    if not reset and (lower_open or upper_open):
-        return U64(0)
-    return U64(2) if reset else U64(1)
+    if low >= U64(ABORTED) or high >= U64(ABORTED):
+        return U64(2)
+    if low == U64(FIN_WAIT):
+        return U64(1) if high == U64(FIN_WAIT) or high == U64(UNSEEN) else U64(0)
+    return U64(1) if high == U64(FIN_WAIT) and low == U64(UNSEEN) else U64(0)
 
 
 @inline_kernel
@@ -524,13 +543,10 @@ def reopens(packet: Any, flow: Any) -> Any:
     upper = flow["upper_originates"] != 0
     orig = flow["high_side"] if upper else flow["low_side"]
     resp = flow["low_side"] if upper else flow["high_side"]
-    if flags & U64(ACK) and U64(orig["state"]) != U64(INACTIVE):
-        return False
-    if U64(orig["state"]) >= U64(CLOSED) and U64(resp["state"]) >= U64(CLOSED):
-        return True
+    state = U64(orig["state"])
     if flags & U64(ACK):
-        return packet["seq"] != resp["start_seq"]
-    if packet["seq"] == orig["start_seq"]:
-        return False
-    reversed_order = U64(orig["state"]) == U64(SYN_ACK_SENT) and U64(resp["state"]) == U64(INACTIVE)
-    return not (reversed_order and packet["seq"] == resp["start_seq"])
+        return state == U64(UNSEEN) and packet["seq"] != resp["iss"]
+    if state >= U64(FIN_WAIT) and U64(resp["state"]) >= U64(FIN_WAIT):
+        return True
+    belated = state == U64(SYN_RECEIVED) and U64(resp["state"]) == U64(UNSEEN)  # the SYN of that SYN+ACK
+    return packet["seq"] != orig["iss"] and not (belated and packet["seq"] == resp["iss"])

@@ -40,6 +40,7 @@ __all__ = [
     "PROVIDER_BACKBONE",
     "RULESET",
     "SOURCE_ROUTED",
+    "VN_TAG",
     "WLAN",
     "WLAN_PADDED",
     "family",
@@ -51,6 +52,7 @@ __all__ = [
 IP4, IP6 = 0x0800, 0x86DD
 MPLS, MPLS_MULTICAST, PPPOE = 0x8847, 0x8848, 0x8864
 BRIDGED, FABRIC_PATH, PROVIDER_BACKBONE = 0x6558, 0x8903, 0x88E7  # Ethernet follows, behind 0, 2, 4 octets
+VN_TAG = 0x8926  # an EtherType follows, behind 4 octets
 # From here on these are no EtherTypes. 0x10000: the first four bits of the packet tell.
 BY_VERSION = 0x10000
 LLC = 0x10001  # an IEEE 802.2 header follows
@@ -239,4 +241,5 @@ def is_rare(what: Any) -> Any:
         or what == U64(BRIDGED)
         or what == U64(FABRIC_PATH)
         or what == U64(PROVIDER_BACKBONE)
+        or what == U64(VN_TAG)
     )

@@ -30,6 +30,7 @@ from traceflow.decode.links import (
     PROVIDER_BACKBONE,
     RULESET,
     SOURCE_ROUTED,
+    VN_TAG,
     WLAN,
     WLAN_PADDED,
     family,
@@ -218,6 +219,11 @@ def _pass_one(b: Any, s: Any, n: Any, what: Any, o: Any) -> Any:
             return CUT_LINK, what, o
         session = u16(b, s + o) == U64(0x1100)  # version 1, type 1, code 0
         return OK, U64(PPP) if session else U64(OTHER), o + U64(6)
+    if what == U64(VN_TAG):
+        if n < o + U64(6):
+            return CUT_LINK, what, o
+        following = u16(b, s + o + U64(4))
+        return OK, U64(LLC) if following < U64(FIRST_ETHERTYPE) else following, o + U64(6)
     if what == U64(FABRIC_PATH):
         o += U64(2)
     elif what == U64(PROVIDER_BACKBONE):
