@@ -257,9 +257,9 @@ def _look_of_empty(near: Any, far: Any, seq: Any, ack: Any, window: Any) -> Any:
 
 
 @inline_kernel
-def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
+def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any, length: Any) -> Any:
     """What a segment shows by itself: windows, probes, keep-alives, a gap before it."""
-    flags, length, window = U64(packet["flags"]), U64(packet["payload_octets"]), U64(packet["window"])
+    flags, window = U64(packet["flags"]), U64(packet["window"])
     next_seq = U64(near["next_seq"])
     heard = U64(far["bits"]) & U64(_SPOKE) != U64(0)
     if length == U64(1) and seq == next_seq and heard and U64(far["window"]) == U64(0):
@@ -297,11 +297,10 @@ def _judge_unseen(far: Any) -> Any:
 
 
 @outline_kernel
-def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: Any) -> Any:
+def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, length: Any, time_ns: Any) -> Any:
     """Which kind of retransmission, or out of order, a segment is that was acknowledged, or lies below the highest."""
-    length = U64(packet["payload_octets"])
     phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
-    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0) and U64(far["acked"]) != U64(0)
+    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0)
     if length > U64(0) and answered and not comes_before(far["acked"], seq + length):
         return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
     behind = sequence_difference(near["next_seq"], seq)
@@ -363,10 +362,10 @@ def _count_analysis(near: Any, counts: Any, found: Any) -> Any:
 
 
 @inline_kernel
-def _advance(packet: Any, near: Any, far: Any, timing: Any, seq: Any, found: Any, time_ns: Any) -> Any:
+def _advance(packet: Any, near: Any, far: Any, timing: Any, seq: Any, length: Any, found: Any, time_ns: Any) -> Any:
     """Move what the direction has sent."""
     phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
-    extent = U64(packet["payload_octets"]) + phantom
+    extent = length + phantom
     end = sequence_difference(seq + extent, U64(0))
     next_seq = U64(near["next_seq"])
     if found & U64(ZERO_WINDOW_PROBE):
@@ -385,7 +384,7 @@ def _advance(packet: Any, near: Any, far: Any, timing: Any, seq: Any, found: Any
 
 
 @inline_kernel
-def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
+def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any, length: Any) -> Any:
     """Whether nothing can be said of a segment: it follows the one before, and acknowledges what was seen.
 
     `_judge` would find no flag for it, and `_pass_smoothly` does to the state what `_judge` would do.
@@ -396,7 +395,6 @@ def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
         return False
     if far["continuous"] != 0 and comes_before(far["continuous"], ack):
         return False
-    length = U64(packet["payload_octets"])
     if ack == U64(near["acked"]) and (length == U64(0) or U64(far["bits"]) & U64(_TIMED_AGAIN)):
         return False
     if seq + ack == U64(2):  # both 1: it may end the handshake
@@ -409,10 +407,12 @@ def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
 
 
 @inline_kernel
-def _pass_smoothly(packet: Any, near: Any, far: Any, deep: Any, upside: Any, ack: Any, time_ns: Any) -> Any:
+def _pass_smoothly(
+    packet: Any, near: Any, far: Any, deep: Any, upside: Any, ack: Any, length: Any, time_ns: Any
+) -> Any:
     """Note a smooth segment."""
-    if packet["payload_octets"] != 0:
-        end = sequence_difference(U64(near["next_seq"]) + U64(packet["payload_octets"]), U64(0))
+    if length != U64(0):
+        end = sequence_difference(U64(near["next_seq"]) + length, U64(0))
         _start_timing(deep["high_timing"] if upside else deep["low_timing"], far["acked"], end, time_ns)
         if near["continuous"] == near["next_seq"] or near["continuous"] == 0:
             near["continuous"] = end
@@ -447,23 +447,28 @@ def analyse_segment(
         reused: Whether it is a SYN that opened a flow in place of another one.
         mark: MARK row of the frame; `analysis` and `duplicate_ack` are filled.
     """
-    if U64(packet["bits"]) & U64(_NEEDED | FRAGMENT) != U64(_NEEDED):
+    if U64(packet["bits"]) & U64(_NEEDED) != U64(_NEEDED):
         return
     if U64(packet["options"]) & U64(WHOLE_TCP_HEADER) == U64(0):
         return
+    if U64(packet["bits"]) & U64(FRAGMENT) and packet["fragment_at"] >= packet["link_octets"]:
+        return  # nothing tells how long the segment is; where a tunnel's datagram is in fragments, what is here counts
+    length = U64(packet["payload_octets"])
     near = deep["high"] if upside else deep["low"]
     far = deep["low"] if upside else deep["high"]
     seq = sequence_difference(packet["seq"], half["base_seq"])
     acks = U64(packet["flags"]) & U64(ACK) != U64(0)
     ack = sequence_difference(packet["ack"], other["base_seq"]) if acks else U64(0)
-    if _is_smooth(packet, near, far, seq, ack):
-        _pass_smoothly(packet, near, far, deep, upside, ack, frame["time_ns"])
+    if _is_smooth(packet, near, far, seq, ack, length):
+        _pass_smoothly(packet, near, far, deep, upside, ack, length, frame["time_ns"])
     else:
-        _judge(packet, deep, upside, reused, seq, ack, frame["time_ns"], mark)
+        _judge(packet, deep, upside, reused, seq, ack, length, frame["time_ns"], mark)
 
 
 @outline_kernel
-def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any, time_ns: Any, mark: Any) -> Any:
+def _judge(
+    packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any, length: Any, time_ns: Any, mark: Any
+) -> Any:
     """Judge and note any segment; arguments as above."""
     near = deep["high"] if upside else deep["low"]
     far = deep["low"] if upside else deep["high"]
@@ -472,7 +477,7 @@ def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any,
     acks = flags & U64(ACK) != U64(0)
     if U64(near["bits"]) & U64(_SPOKE) == U64(0):
         _note_first(packet, near, timing)
-    found = _look(packet, near, far, seq, ack)
+    found = _look(packet, near, far, seq, ack, length)
     if found & U64(DUPLICATE_ACK):
         told = U64(near["duplicate_acks"])
         near["duplicate_acks"] = U64(1) if told == U64(_LOSS_TOLD) else told + U64(1)
@@ -484,12 +489,12 @@ def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any,
         near["duplicate_acks"] = 0
     if acks and U64(far["continuous"]) != U64(0) and comes_before(far["continuous"], ack):
         found |= _judge_unseen(far)
-    fills = packet["payload_octets"] != 0 or flags & U64(SYN | FIN) != U64(0)
+    fills = length != U64(0) or flags & U64(SYN | FIN) != U64(0)
     if fills and found & U64(KEEP_ALIVE) == U64(0):
-        found |= _judge_late(packet, near, far, deep, seq, time_ns)
+        found |= _judge_late(packet, near, far, deep, seq, length, time_ns)
     if reused or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
         found |= U64(REUSED_PORTS)
-    _advance(packet, near, far, timing, seq, found, time_ns)
+    _advance(packet, near, far, timing, seq, length, found, time_ns)
     if acks:
         if U64(far["bits"]) & U64(_SPOKE) and not comes_before(ack, near["acked"]):
             _stop_timing(far, deep["low_timing"] if upside else deep["high_timing"], ack, time_ns)
@@ -519,7 +524,7 @@ def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
     window = side["window"].astype(np.int64)
     samples = np.where(spoke, timing["rtt_samples"], 0)
     results = np.tile(_UNKNOWN, len(gone))
-    _enter(results, "counts", bits & _COUNTED != 0, gone[f"{end}_counts"])
+    _enter(results, "counts", (bits & _COUNTED != 0)[:, None], gone[f"{end}_counts"])
     _enter(results, "rtt_samples", spoke, timing["rtt_samples"])
     for name in ("rtt_sum_ns", "rtt_min_ns", "rtt_max_ns"):
         _enter(results, name, samples != 0, timing[name] if name == "rtt_sum_ns" else side[name])
@@ -536,7 +541,7 @@ def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
 
 def _enter(results: npt.NDArray[np.void], name: str, known: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> None:
     """Write the values of a column that are known; the others stay."""
-    results[name][known] = values[known]
+    np.copyto(results[name], values, casting="same_kind", where=known)
 
 
 def assemble_analysis(gone: npt.NDArray[np.void], flows: npt.NDArray[np.void]) -> None:
