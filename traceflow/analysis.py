@@ -58,8 +58,10 @@ __all__ = [
     REUSED_PORTS,
 ) = (1 << bit for bit in range(len(ANALYSIS_FLAGS)))
 
-TIMED = 4
-"""Segments a direction times at once, a power of two; others wait until one of them is acknowledged."""
+_WAYS, _SETS_BITS = 4, 1
+TIMED = _WAYS << _SETS_BITS
+"""Segments a direction times at once; others wait until one of them is acknowledged. A hash of the number behind a
+segment says in which cache line it stands, in one of _WAYS places."""
 
 _FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within 20 ms (Wireshark User's Guide)
 _REORDER_NS = 3_000_000  # out of order: within the round trip of the handshake, or 3 ms where it was not seen (same)
@@ -70,8 +72,8 @@ _SPECIAL = SYN | FIN | RST
 _NEEDED = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN
 
 # SIDE `bits`: it has sent a segment; its latest one has SYN; its first one had; a SYN of it was seen; `counts` holds
-# numbers; it times a segment whose end had been acknowledged before.
-_SPOKE, _LAST_IS_SYN, _FIRST_IS_SYN, _SENT_SYN, _COUNTED, _TIMED_AGAIN = 1, 2, 4, 8, 16, 32
+# numbers; it times a segment whose end had been acknowledged before; a round trip of it was timed.
+_SPOKE, _LAST_IS_SYN, _FIRST_IS_SYN, _SENT_SYN, _COUNTED, _TIMED_AGAIN, _HAS_RTT = 1, 2, 4, 8, 16, 32, 64
 
 SIDE = np.dtype(
     [
@@ -107,13 +109,14 @@ SIDE = np.dtype(
 """
 
 TIMING = np.dtype(
-    [("ns", "i8", (TIMED,)), ("ends", "u4", (TIMED,)), ("rtt_sum_ns", "i8"), ("rtt_samples", "u8")], align=True
+    [("ns", "i8", (_WAYS,)), ("ends", "u4", (_WAYS,)), ("rtt_sum_ns", "i8"), ("rtt_samples", "u8")], align=True
 )
-"""Round trips of the segments of a direction: one cache line, touched by new payload and by its acknowledgment.
+"""Round trips of some segments of a direction: one cache line, touched by new payload and by its acknowledgment.
 
 `ends`, `ns`: numbers behind segments that wait for their ACK (0: free), and when those were sent.
 """
 
+_TIMINGS = np.dtype((TIMING, (1 << _SETS_BITS,)))
 _COUNTS = np.dtype(("u8", (len(ANALYSIS_FLAGS),)))
 
 ANALYSIS = np.dtype(
@@ -122,16 +125,16 @@ ANALYSIS = np.dtype(
             *("low", "high", "low_timing", "high_timing", "low_counts", "high_counts"),
             *("syn_ns", "syn_ack_ns", "first_rtt_ns", "syn_to_syn_ack_ns", "syn_ack_to_ack_ns"),
         ],
-        "formats": [SIDE, SIDE, TIMING, TIMING, _COUNTS, _COUNTS, *5 * ("i8",)],
-        "offsets": [0, 64, 128, 192, 256, 376, 496, 504, 512, 520, 528],
-        "itemsize": 576,
+        "formats": [SIDE, SIDE, _TIMINGS, _TIMINGS, _COUNTS, _COUNTS, *5 * ("i8",)],
+        "offsets": [0, 64, 128, 256, 384, 504, 624, 632, 640, 648, 656],
+        "itemsize": 704,
         "aligned": True,
     }
 )
 """Analysis of a live flow: its ends as in LIVE, times of the handshake (or NOT_SEEN_NS).
 
 Most segments touch three cache lines: both of SIDE, and one of TIMING; whoever wants a row in the cache before it is
-needed asks for its first 256 octets. `first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's
+needed asks for its first 384 octets. `first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's
 initial RTT). A row holds anything until `open_analysis`, TIMING and counts until they are first used.
 """
 
@@ -214,15 +217,17 @@ def _end_handshake(deep: Any, time_ns: Any) -> Any:
 
 
 @outline_kernel
-def _note_first(packet: Any, near: Any, timing: Any) -> Any:
+def _note_first(packet: Any, near: Any, timings: Any) -> Any:
     """Note the first segment of a direction."""
     syn = U64(packet["flags"]) & U64(SYN) != U64(0)
     near["bits"] = U64(near["bits"]) | (U64(_SPOKE | _FIRST_IS_SYN) if syn else U64(_SPOKE))
     near["first_window"] = packet["window"]
-    timing["rtt_samples"] = 0
-    timing["rtt_sum_ns"] = 0
-    for at in range(TIMED):
-        timing["ends"][U64(at)] = 0
+    for some in range(len(timings)):
+        timing = timings[U64(some)]
+        timing["rtt_samples"] = 0
+        timing["rtt_sum_ns"] = 0
+        for way in range(_WAYS):
+            timing["ends"][U64(way)] = 0
 
 
 @inline_kernel
@@ -319,35 +324,47 @@ def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, length: A
 
 
 @inline_kernel
-def _slot(end: Any) -> Any:
-    """Place of a segment among the timed ones: a multiplicative hash of the number behind it."""
-    return ((end * U64(0x9E3779B1)) & U64(0xFFFFFFFF)) >> U64(30)
+def _line_of(end: Any) -> Any:
+    """Which TIMING a segment belongs to: a multiplicative hash of the number behind it."""
+    return ((end * U64(0x9E3779B1)) & U64(0xFFFFFFFF)) >> U64(32 - _SETS_BITS)
 
 
 @inline_kernel
-def _start_timing(timing: Any, acked: Any, end: Any, time_ns: Any) -> Any:
-    """Begin to wait for the ACK of a segment, unless it (sent again), or another in its place, is waited for."""
-    at = _slot(end)
-    waiting = U64(timing["ends"][at])
-    if waiting == U64(0) or not comes_before(acked, waiting):
-        timing["ends"][at] = end
-        timing["ns"][at] = time_ns
+def _start_timing(timings: Any, acked: Any, end: Any, time_ns: Any) -> Any:
+    """Begin to wait for the ACK of a segment; one that is sent again is timed from its first time."""
+    timing = timings[_line_of(end)]
+    free = U64(_WAYS)
+    for place in range(_WAYS):
+        way = U64(place)
+        waiting = U64(timing["ends"][way])
+        open_still = waiting != U64(0) and comes_before(acked, waiting)
+        if waiting == end and open_still:
+            return
+        if free == U64(_WAYS) and (waiting == end or not open_still):
+            free = way
+    if free != U64(_WAYS):
+        timing["ends"][free] = end
+        timing["ns"][free] = time_ns
 
 
 @inline_kernel
-def _stop_timing(far: Any, timing: Any, ack: Any, time_ns: Any) -> Any:
+def _stop_timing(far: Any, timings: Any, ack: Any, time_ns: Any) -> Any:
     """Take the time of the segment of the other end that `ack` acknowledges to its last octet."""
-    at = _slot(ack)
-    if U64(timing["ends"][at]) == ack and ack != U64(0):
-        timing["ends"][at] = 0
-        rtt_ns = time_ns - timing["ns"][at]
-        first = timing["rtt_samples"] == U64(0)
-        if first or rtt_ns < far["rtt_min_ns"]:
-            far["rtt_min_ns"] = rtt_ns
-        if first or rtt_ns > far["rtt_max_ns"]:
-            far["rtt_max_ns"] = rtt_ns
-        timing["rtt_samples"] += U64(1)
-        timing["rtt_sum_ns"] += rtt_ns
+    timing = timings[_line_of(ack)]
+    for place in range(_WAYS):
+        way = U64(place)
+        if U64(timing["ends"][way]) == ack and ack != U64(0):
+            timing["ends"][way] = 0
+            rtt_ns = time_ns - timing["ns"][way]
+            first = U64(far["bits"]) & U64(_HAS_RTT) == U64(0)
+            far["bits"] = U64(far["bits"]) | U64(_HAS_RTT)
+            if first or rtt_ns < far["rtt_min_ns"]:
+                far["rtt_min_ns"] = rtt_ns
+            if first or rtt_ns > far["rtt_max_ns"]:
+                far["rtt_max_ns"] = rtt_ns
+            timing["rtt_samples"] += U64(1)
+            timing["rtt_sum_ns"] += rtt_ns
+            return
 
 
 @outline_kernel
@@ -362,7 +379,7 @@ def _count_analysis(near: Any, counts: Any, found: Any) -> Any:
 
 
 @inline_kernel
-def _advance(packet: Any, near: Any, far: Any, timing: Any, seq: Any, length: Any, found: Any, time_ns: Any) -> Any:
+def _advance(packet: Any, near: Any, far: Any, timings: Any, seq: Any, length: Any, found: Any, time_ns: Any) -> Any:
     """Move what the direction has sent."""
     phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
     extent = length + phantom
@@ -371,7 +388,7 @@ def _advance(packet: Any, near: Any, far: Any, timing: Any, seq: Any, length: An
     if found & U64(ZERO_WINDOW_PROBE):
         return
     if extent != U64(0):
-        _start_timing(timing, far["acked"], end, time_ns)
+        _start_timing(timings, U64(far["acked"]), end, time_ns)
         if not comes_before(far["acked"], end):
             near["bits"] = U64(near["bits"]) | U64(_TIMED_AGAIN)
     if U64(near["continuous"]) == U64(0):
@@ -413,7 +430,7 @@ def _pass_smoothly(
     """Note a smooth segment."""
     if length != U64(0):
         end = sequence_difference(U64(near["next_seq"]) + length, U64(0))
-        _start_timing(deep["high_timing"] if upside else deep["low_timing"], far["acked"], end, time_ns)
+        _start_timing(deep["high_timing"] if upside else deep["low_timing"], U64(far["acked"]), end, time_ns)
         if near["continuous"] == near["next_seq"] or near["continuous"] == 0:
             near["continuous"] = end
         near["next_seq"] = end
@@ -472,11 +489,11 @@ def _judge(
     """Judge and note any segment; arguments as above."""
     near = deep["high"] if upside else deep["low"]
     far = deep["low"] if upside else deep["high"]
-    timing = deep["high_timing"] if upside else deep["low_timing"]
+    timings = deep["high_timing"] if upside else deep["low_timing"]
     flags = U64(packet["flags"])
     acks = flags & U64(ACK) != U64(0)
     if U64(near["bits"]) & U64(_SPOKE) == U64(0):
-        _note_first(packet, near, timing)
+        _note_first(packet, near, timings)
     found = _look(packet, near, far, seq, ack, length)
     if found & U64(DUPLICATE_ACK):
         told = U64(near["duplicate_acks"])
@@ -494,7 +511,7 @@ def _judge(
         found |= _judge_late(packet, near, far, deep, seq, length, time_ns)
     if reused or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
         found |= U64(REUSED_PORTS)
-    _advance(packet, near, far, timing, seq, length, found, time_ns)
+    _advance(packet, near, far, timings, seq, length, found, time_ns)
     if acks:
         if U64(far["bits"]) & U64(_SPOKE) and not comes_before(ack, near["acked"]):
             _stop_timing(far, deep["low_timing"] if upside else deep["high_timing"], ack, time_ns)
@@ -522,12 +539,13 @@ def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
     shift[(shift == _NO_SHIFT) | (bits & _LAST_IS_SYN != 0)] = 0
     scaled = spoke & (shift != _SHIFT_UNKNOWN)
     window = side["window"].astype(np.int64)
-    samples = np.where(spoke, timing["rtt_samples"], 0)
+    timed = bits & _HAS_RTT != 0
     results = np.tile(_UNKNOWN, len(gone))
     _enter(results, "counts", (bits & _COUNTED != 0)[:, None], gone[f"{end}_counts"])
-    _enter(results, "rtt_samples", spoke, timing["rtt_samples"])
-    for name in ("rtt_sum_ns", "rtt_min_ns", "rtt_max_ns"):
-        _enter(results, name, samples != 0, timing[name] if name == "rtt_sum_ns" else side[name])
+    for name in ("rtt_samples", "rtt_sum_ns"):
+        _enter(results, name, timed, timing[name].sum(1))
+    for name in ("rtt_min_ns", "rtt_max_ns"):
+        _enter(results, name, timed, side[name])
     _enter(results, "first_window", spoke, side["first_window"])
     _enter(results, "first_window_scaled", bits & _FIRST_IS_SYN != 0, side["first_window"])
     _enter(results, "last_window", spoke, window)
