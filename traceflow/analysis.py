@@ -41,22 +41,10 @@ __all__ = [
 ]
 
 (
-    RETRANSMISSION,
-    FAST_RETRANSMISSION,
-    SPURIOUS_RETRANSMISSION,
-    OUT_OF_ORDER,
-    LOST_SEGMENT,
-    ACK_LOST_SEGMENT,
-    DUPLICATE_ACK,
-    KEEP_ALIVE,
-    KEEP_ALIVE_ACK,
-    ZERO_WINDOW,
-    ZERO_WINDOW_PROBE,
-    ZERO_WINDOW_PROBE_ACK,
-    WINDOW_UPDATE,
-    WINDOW_FULL,
-    REUSED_PORTS,
-) = (1 << bit for bit in range(len(ANALYSIS_FLAGS)))
+    RETRANSMISSION, FAST_RETRANSMISSION, SPURIOUS_RETRANSMISSION, OUT_OF_ORDER, LOST_SEGMENT, ACK_LOST_SEGMENT,
+    DUPLICATE_ACK, KEEP_ALIVE, KEEP_ALIVE_ACK, ZERO_WINDOW, ZERO_WINDOW_PROBE, ZERO_WINDOW_PROBE_ACK, WINDOW_UPDATE,
+    WINDOW_FULL, REUSED_PORTS,
+) = (1 << bit for bit in range(len(ANALYSIS_FLAGS)))  # fmt: skip
 
 _WAYS, _SETS_BITS = 4, 1
 TIMED = _WAYS << _SETS_BITS
@@ -72,8 +60,9 @@ _SPECIAL = SYN | FIN | RST
 _NEEDED = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN
 
 # SIDE `bits`: it has sent a segment; its latest one has SYN; its first one had; a SYN of it was seen; `counts` holds
-# numbers; it times a segment whose end had been acknowledged before; a round trip of it was timed.
-_SPOKE, _LAST_IS_SYN, _FIRST_IS_SYN, _SENT_SYN, _COUNTED, _TIMED_AGAIN, _HAS_RTT = 1, 2, 4, 8, 16, 32, 64
+# numbers; it times a segment whose end had been acknowledged before; a round trip of it was timed; it has sent what can
+# end a handshake.
+_SPOKE, _LAST_IS_SYN, _FIRST_IS_SYN, _SENT_SYN, _COUNTED, _TIMED_AGAIN, _HAS_RTT, _AT_START = (1 << b for b in range(8))
 
 SIDE = np.dtype(
     [
@@ -93,7 +82,7 @@ SIDE = np.dtype(
         ("mss", "u2"),
         ("window_scale", "u1"),
         ("options", "u1"),
-        ("spare", "u4"),
+        ("timed", "u1"),
     ],
     align=True,
 )
@@ -105,6 +94,7 @@ SIDE = np.dtype(
 - `duplicate_acks`: how many repeat its latest acknowledgment number; _LOSS_TOLD: see `_judge_unseen`.
 - `last_flags`: flags of its latest segment.
 - `shift`: window scale, or _NO_SHIFT, _SHIFT_UNKNOWN.
+- `timed`: which TIMING of it are in use, one bit each; the others hold anything.
 - `mss`, `window_scale`, `options`: of its latest SYN, as in PACKET; the first two of the latest that had them.
 """
 
@@ -135,13 +125,12 @@ ANALYSIS = np.dtype(
 
 Most segments touch three cache lines: both of SIDE, and one of TIMING; whoever wants a row in the cache before it is
 needed asks for its first 384 octets. `first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's
-initial RTT). A row holds anything until `open_analysis`, TIMING and counts until they are first used.
+initial RTT). A row holds anything until `open_analysis`, TIMING and counts
+until they are first used.
 """
 
 _UNKNOWN = np.zeros(1, ANALYSED)
-for _name in ("first_window", "first_window_scaled", "last_window", "last_window_scaled", "mss"):
-    _UNKNOWN[_name] = -1
-for _name in ("window_scale", "sack_permitted", "timestamps"):
+for _name in (ANALYSED.names or ())[ANALYSED.names.index("first_window") :]:  # type: ignore[union-attr] # it has names
     _UNKNOWN[_name] = -1
 for _name in ("rtt_min_ns", "rtt_max_ns"):
     _UNKNOWN[_name] = NOT_SEEN_NS
@@ -180,6 +169,7 @@ def _open_side(side: Any) -> Any:
     side["shift"] = _SHIFT_UNKNOWN
     side["bits"] = 0
     side["mss"] = 0
+    side["timed"] = 0
     side["options"] = 0
 
 
@@ -217,17 +207,11 @@ def _end_handshake(deep: Any, time_ns: Any) -> Any:
 
 
 @outline_kernel
-def _note_first(packet: Any, near: Any, timings: Any) -> Any:
+def _note_first(packet: Any, near: Any) -> Any:
     """Note the first segment of a direction."""
     syn = U64(packet["flags"]) & U64(SYN) != U64(0)
     near["bits"] = U64(near["bits"]) | (U64(_SPOKE | _FIRST_IS_SYN) if syn else U64(_SPOKE))
     near["first_window"] = packet["window"]
-    for some in range(len(timings)):
-        timing = timings[U64(some)]
-        timing["rtt_samples"] = 0
-        timing["rtt_sum_ns"] = 0
-        for way in range(_WAYS):
-            timing["ends"][U64(way)] = 0
 
 
 @inline_kernel
@@ -329,31 +313,54 @@ def _line_of(end: Any) -> Any:
     return ((end * U64(0x9E3779B1)) & U64(0xFFFFFFFF)) >> U64(32 - _SETS_BITS)
 
 
+@outline_kernel
+def _open_timing(near: Any, timing: Any, bit: Any) -> Any:
+    """Take a TIMING into use."""
+    near["timed"] = U64(near["timed"]) | bit
+    timing["rtt_samples"] = 0
+    timing["rtt_sum_ns"] = 0
+    for way in range(_WAYS):
+        timing["ends"][U64(way)] = 0
+
+
+@outline_kernel
+def _is_timed(near: Any, timings: Any, end: Any) -> Any:
+    """Whether a segment that is sent again is waited for since its first time."""
+    line = _line_of(end)
+    if (U64(near["timed"]) >> line) & U64(1) == U64(0):
+        return False
+    waited = False
+    for way in range(_WAYS):
+        waited |= U64(timings[line]["ends"][U64(way)]) == end
+    return waited
+
+
 @inline_kernel
-def _start_timing(timings: Any, acked: Any, end: Any, time_ns: Any) -> Any:
-    """Begin to wait for the ACK of a segment; one that is sent again is timed from its first time."""
-    timing = timings[_line_of(end)]
-    free = U64(_WAYS)
+def _start_timing(near: Any, timings: Any, acked: Any, end: Any, time_ns: Any) -> Any:
+    """Begin to wait for the ACK of a segment if there is a place for it."""
+    line = _line_of(end)
+    timing = timings[line]
+    if (U64(near["timed"]) >> line) & U64(1) == U64(0):
+        _open_timing(near, timing, U64(1) << line)
     for place in range(_WAYS):
         way = U64(place)
         waiting = U64(timing["ends"][way])
-        open_still = waiting != U64(0) and comes_before(acked, waiting)
-        if waiting == end and open_still:
+        if waiting == U64(0) or not comes_before(acked, waiting):
+            timing["ends"][way] = end
+            timing["ns"][way] = time_ns
             return
-        if free == U64(_WAYS) and (waiting == end or not open_still):
-            free = way
-    if free != U64(_WAYS):
-        timing["ends"][free] = end
-        timing["ns"][free] = time_ns
 
 
 @inline_kernel
 def _stop_timing(far: Any, timings: Any, ack: Any, time_ns: Any) -> Any:
     """Take the time of the segment of the other end that `ack` acknowledges to its last octet."""
-    timing = timings[_line_of(ack)]
+    line = _line_of(ack)
+    if (U64(far["timed"]) >> line) & U64(1) == U64(0) or ack == U64(0):
+        return
+    timing = timings[line]
     for place in range(_WAYS):
         way = U64(place)
-        if U64(timing["ends"][way]) == ack and ack != U64(0):
+        if U64(timing["ends"][way]) == ack:
             timing["ends"][way] = 0
             rtt_ns = time_ns - timing["ns"][way]
             first = U64(far["bits"]) & U64(_HAS_RTT) == U64(0)
@@ -388,7 +395,8 @@ def _advance(packet: Any, near: Any, far: Any, timings: Any, seq: Any, length: A
     if found & U64(ZERO_WINDOW_PROBE):
         return
     if extent != U64(0):
-        _start_timing(timings, U64(far["acked"]), end, time_ns)
+        if not (comes_before(seq, next_seq) and _is_timed(near, timings, end)):
+            _start_timing(near, timings, U64(far["acked"]), end, time_ns)
         if not comes_before(far["acked"], end):
             near["bits"] = U64(near["bits"]) | U64(_TIMED_AGAIN)
     if U64(near["continuous"]) == U64(0):
@@ -414,7 +422,7 @@ def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any, length: Any
         return False
     if ack == U64(near["acked"]) and (length == U64(0) or U64(far["bits"]) & U64(_TIMED_AGAIN)):
         return False
-    if seq + ack == U64(2):  # both 1: it may end the handshake
+    if seq + ack == U64(2) and U64(near["bits"]) & U64(_AT_START) == U64(0):  # both 1: it may end the handshake
         return False
     if length == U64(0):
         return True
@@ -430,7 +438,7 @@ def _pass_smoothly(
     """Note a smooth segment."""
     if length != U64(0):
         end = sequence_difference(U64(near["next_seq"]) + length, U64(0))
-        _start_timing(deep["high_timing"] if upside else deep["low_timing"], U64(far["acked"]), end, time_ns)
+        _start_timing(near, deep["high_timing"] if upside else deep["low_timing"], U64(far["acked"]), end, time_ns)
         if near["continuous"] == near["next_seq"] or near["continuous"] == 0:
             near["continuous"] = end
         near["next_seq"] = end
@@ -493,7 +501,7 @@ def _judge(
     flags = U64(packet["flags"])
     acks = flags & U64(ACK) != U64(0)
     if U64(near["bits"]) & U64(_SPOKE) == U64(0):
-        _note_first(packet, near, timings)
+        _note_first(packet, near)
     found = _look(packet, near, far, seq, ack, length)
     if found & U64(DUPLICATE_ACK):
         told = U64(near["duplicate_acks"])
@@ -517,6 +525,7 @@ def _judge(
             _stop_timing(far, deep["low_timing"] if upside else deep["high_timing"], ack, time_ns)
             far["bits"] = U64(far["bits"]) & U64(0xFF ^ _TIMED_AGAIN)
         if flags & U64(_SPECIAL) == U64(0) and seq == U64(1) and ack == U64(1):
+            near["bits"] = U64(near["bits"]) | U64(_AT_START)
             _end_handshake(deep, time_ns)
     near["acked"] = ack
     near["acked_ns"] = time_ns
@@ -540,10 +549,11 @@ def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
     scaled = spoke & (shift != _SHIFT_UNKNOWN)
     window = side["window"].astype(np.int64)
     timed = bits & _HAS_RTT != 0
+    used = side["timed"][:, None] >> np.arange(1 << _SETS_BITS, dtype=np.uint8) & 1 != 0
     results = np.tile(_UNKNOWN, len(gone))
     _enter(results, "counts", (bits & _COUNTED != 0)[:, None], gone[f"{end}_counts"])
     for name in ("rtt_samples", "rtt_sum_ns"):
-        _enter(results, name, timed, timing[name].sum(1))
+        _enter(results, name, timed, np.where(used, timing[name], 0).sum(1))
     for name in ("rtt_min_ns", "rtt_max_ns"):
         _enter(results, name, timed, side[name])
     _enter(results, "first_window", spoke, side["first_window"])
