@@ -132,8 +132,7 @@ until they are first used.
 _UNKNOWN = np.zeros(1, ANALYSED)
 for _name in (ANALYSED.names or ())[ANALYSED.names.index("first_window") :]:  # type: ignore[union-attr] # it has names
     _UNKNOWN[_name] = -1
-for _name in ("rtt_min_ns", "rtt_max_ns"):
-    _UNKNOWN[_name] = NOT_SEEN_NS
+_UNKNOWN["rtt_min_ns"] = _UNKNOWN["rtt_max_ns"] = NOT_SEEN_NS
 
 
 def analysis_rows(count: int) -> npt.NDArray[np.void]:
@@ -547,19 +546,20 @@ def _results(gone: npt.NDArray[np.void], end: str) -> npt.NDArray[np.void]:
     shift = side["shift"].astype(np.int64)
     shift[(shift == _NO_SHIFT) | (bits & _LAST_IS_SYN != 0)] = 0
     scaled = spoke & (shift != _SHIFT_UNKNOWN)
-    window = side["window"].astype(np.int64)
     timed = bits & _HAS_RTT != 0
     used = side["timed"][:, None] >> np.arange(1 << _SETS_BITS, dtype=np.uint8) & 1 != 0
-    results = np.tile(_UNKNOWN, len(gone))
-    _enter(results, "counts", (bits & _COUNTED != 0)[:, None], gone[f"{end}_counts"])
+    results = np.zeros(len(gone), ANALYSED)
+    as_octets(results)[:] = as_octets(_UNKNOWN)
+    counted = np.flatnonzero(bits & _COUNTED)  # few
+    results["counts"][counted] = gone[f"{end}_counts"][counted]
     for name in ("rtt_samples", "rtt_sum_ns"):
         _enter(results, name, timed, np.where(used, timing[name], 0).sum(1))
-    for name in ("rtt_min_ns", "rtt_max_ns"):
-        _enter(results, name, timed, side[name])
+    _enter(results, "rtt_min_ns", timed, side["rtt_min_ns"])
+    _enter(results, "rtt_max_ns", timed, side["rtt_max_ns"])
     _enter(results, "first_window", spoke, side["first_window"])
     _enter(results, "first_window_scaled", bits & _FIRST_IS_SYN != 0, side["first_window"])
-    _enter(results, "last_window", spoke, window)
-    _enter(results, "last_window_scaled", scaled, window << np.where(scaled, shift, 0))
+    _enter(results, "last_window", spoke, side["window"])
+    _enter(results, "last_window_scaled", scaled, side["window"].astype(np.int64) << np.where(scaled, shift, 0))
     _enter(results, "mss", options & MSS_OPTION != 0, side["mss"])
     _enter(results, "window_scale", options & WINDOW_SCALE_OPTION != 0, side["window_scale"])
     for name, bit in (("sack_permitted", SACK_PERMITTED_OPTION), ("timestamps", TIMESTAMPS_OPTION)):
