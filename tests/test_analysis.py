@@ -18,9 +18,11 @@ import pytest
 from exchange import ACK, PSH, SYN, Exchange
 
 from traceflow.analysis import analysis_text
-from traceflow.flows import ANALYSIS_FLAGS, FlowSet, flat_columns
+from traceflow.flows import ANALYSIS_COLUMNS, ANALYSIS_FLAGS, FlowSet, flat_columns
 from traceflow.options import options_for
 from traceflow.pipeline import FlowCollector, Run, trace
+from traceflow.sinks.rows_fields import FLOW_FIELDS, choose_fields
+from traceflow.sinks.rows_flows import flow_columns
 from traceflow.sources import open_source
 
 OPTIONS = bytes.fromhex("020405b40402080a000000010000000001030307")  # MSS 1460, SACK, time stamps, scale 7
@@ -35,6 +37,11 @@ def flags_of(path: Path, profile: str = "default") -> dict[int, str]:
                 for at in np.flatnonzero(step.marks["analysis"]):
                     found[step.batch.first_number + int(at)] = analysis_text(int(step.marks["analysis"][at]))
     return found
+
+
+def cells_of(flows: FlowSet, name: str) -> list[object]:
+    """A column of `traceflow flows`."""
+    return [cell for (column,) in flow_columns(flows, choose_fields(name, FLOW_FIELDS)) for cell in column]
 
 
 Scenario = tuple[Exchange, dict[int, str]]
@@ -152,6 +159,32 @@ def ack_of_the_unseen() -> Scenario:
     return talk, {talk.b.ack(ack=200): "ack_lost_segment"}
 
 
+def the_unseen_is_told_once() -> Scenario:
+    """All that was seen is acknowledged, and more: said once, until the other end moves its own number."""
+    talk = Exchange()
+    talk.open()
+    talk.a.data(bytes(10))
+    found = {talk.b.data(bytes(5), ack=200): "ack_lost_segment"}
+    talk.b.data(bytes(5), ack=300)
+    talk.a.ack()
+    found[talk.b.ack(ack=400)] = "ack_lost_segment"
+    found[talk.a.data(bytes(10), seq=500)] = "lost_segment"
+    found[talk.b.ack(ack=505)] = "ack_lost_segment"
+    talk.b.ack(ack=600)
+    return talk, found
+
+
+def acknowledged_before_it_was_seen() -> Scenario:
+    """In order, and yet spurious: its ACK was captured before it."""
+    talk = Exchange()
+    talk.open()
+    talk.a.data(bytes(10))
+    early = talk.b.ack(ack=121)
+    late = talk.a.data(bytes(10), seq=111)
+    talk.a.data(bytes(10), seq=121)
+    return talk, {early: "ack_lost_segment", late: "retransmission|spurious_retransmission"}
+
+
 def reused_ports() -> Scenario:
     talk = Exchange()
     talk.open()
@@ -175,7 +208,8 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
         make.__name__: make
         for make in (
             retransmission, spurious, lost_and_out_of_order, late_after_the_round_trip, fast_retransmission, keep_alive,
-            zero_window, window_full, ack_of_the_unseen, reused_ports, options_that_lie,
+            zero_window, window_full, ack_of_the_unseen, the_unseen_is_told_once, acknowledged_before_it_was_seen,
+            reused_ports, options_that_lie,
         )
     },
 }  # fmt: skip
@@ -266,6 +300,101 @@ def test_what_was_not_seen_is_not_known(tmp_path: Path) -> None:
     assert (orig.first_window, orig.first_window_scaled) == (64240, None)
     assert (orig.last_window, orig.last_window_scaled) == (64240, None)
     assert (resp.first_window, resp.last_window, resp.retransmission) == (None, None, 0)
+
+
+def test_a_segment_that_is_sent_again_is_timed_from_its_first_time(tmp_path: Path) -> None:
+    """tshark: `tcp.analysis.ack_rtt` of the last frame is 0.110000000 (frames are 1 ms apart)."""
+    talk = Exchange()
+    talk.open()
+    talk.a.data(bytes(10), seq=101)
+    talk.wait(ms=100)
+    talk.a.data(bytes(10), seq=101)
+    talk.wait(ms=10)
+    talk.b.ack(ack=111)
+    (flow,) = trace(talk.pcap(tmp_path, nanosecond=True))
+    assert (flow.orig.rtt_samples, flow.orig.rtt_max_ns) == (2, 110_000_000)
+
+
+def test_a_round_trip_of_nothing_and_a_clock_that_steps_back(tmp_path: Path) -> None:
+    """-1 ns is a time like others: SYN-ACK 1 ns before the SYN, its ACK at the same time."""
+    talk = Exchange()
+    talk.a.syn()
+    talk.wait(ns=-1)
+    talk.b.syn_ack()
+    talk.wait(ms=0)
+    talk.a.ack()
+    flows = trace(talk.pcap(tmp_path, nanosecond=True))
+    assert (flows[0].syn_to_syn_ack_ns, flows[0].syn_ack_to_ack_ns) == (-1, 0)
+    assert (flows[0].orig.rtt_mean_ns, flows[0].resp.rtt_mean_ns) == (-1, 0)
+    assert cells_of(flows, "syn_to_syn_ack_ns") == [-1]
+
+
+def test_flights_longer_than_what_is_timed(tmp_path: Path) -> None:
+    """40 segments under way are five times what is timed at once; behind their ACK places are free again."""
+    talk = Exchange()
+    talk.open()
+    for _ in range(40):
+        talk.a.data(bytes(10))
+    talk.b.ack()
+    for _ in range(5):
+        talk.a.data(bytes(10))
+        talk.b.ack()
+    (flow,) = trace(talk.pcap(tmp_path, nanosecond=True))
+    assert flow.orig.rtt_samples in (6, 7)  # the SYN, those 5, and the 40th if its cache line had a place left
+    assert (flow.orig.rtt_min_ns, flow.orig.rtt_max_ns, flow.orig.rtt_mean_ns) == (1_000_000, 1_000_000, 1_000_000)
+
+
+FIELDS = (
+    "-e frame.number -e frame.time_relative -e tcp.stream -e tcp.window_size_value -e tcp.window_size"
+    " -e tcp.options.mss_val -e tcp.options.wscale.shift -e tcp.options.sack_perm -e tcp.options.timestamp.tsval"
+    " -e tcp.analysis.ack_rtt -e tcp.analysis.acks_frame"
+)
+"""`tshark -n -r fixtures/http.pcap -T fields` + these: from its lines come the numbers of the next two tests."""
+
+
+def test_t01_as_tshark_reads_it(fixtures_folder: Path) -> None:
+    """1 ms between frames, of which 2, 5, 8 acknowledge the originator's 1, 4, 7, and 3, 6, 10 the others'."""
+    (flow,) = trace(fixtures_folder / "T01.pcap")
+    assert (flow.syn_to_syn_ack_ns, flow.syn_ack_to_ack_ns) == (1_000_000, 1_000_000)
+    for half in (flow.orig, flow.resp):
+        assert (half.rtt_samples, half.rtt_min_ns, half.rtt_mean_ns, half.rtt_max_ns) == (3, *3 * (1_000_000,))
+        assert (half.first_window, half.first_window_scaled) == (64240, 64240)
+        assert (half.last_window, half.last_window_scaled) == (64240, 64240)
+        assert (half.mss, half.window_scale, half.sack_permitted, half.timestamps) == (None, None, 0, 0)
+
+
+def test_http_as_tshark_reads_it(fixtures_folder: Path) -> None:
+    """Port 49152 is stream 0 (frames 7-17, 49-52), 49153 stream 1, and the SYNs of 49155 are not answered."""
+    flows = {flow.orig_port: flow for flow in trace(fixtures_folder / "http.pcap") if flow.protocol == 6}
+    first, second, silent = flows[49152], flows[49153], flows[49155]
+    assert (first.syn_to_syn_ack_ns, first.syn_ack_to_ack_ns) == (18_000_000, 137_000)
+    half = first.orig  # ack_rtt of frames 8, 11, 52
+    assert (half.rtt_samples, half.rtt_min_ns, half.rtt_max_ns) == (3, 137_000, 20_000_000)
+    assert half.rtt_mean_ns == (18_000_000 + 20_000_000 + 137_000) // 3
+    half = first.resp  # of frames 9, 13, 15, 17, 50
+    assert (half.rtt_samples, half.rtt_min_ns, half.rtt_mean_ns, half.rtt_max_ns) == (5, *3 * (137_000,))
+    half = second.resp  # of frames 20, 32, 34
+    assert (half.rtt_samples, half.rtt_min_ns, half.rtt_mean_ns, half.rtt_max_ns) == (3, 137_000, 228_333, 411_000)
+    for half in (first.orig, first.resp, second.orig, second.resp):
+        assert (half.first_window, half.first_window_scaled) == (64240, 64240)
+        assert (half.last_window, half.last_window_scaled) == (502, 64256)
+        assert (half.mss, half.window_scale, half.sack_permitted, half.timestamps) == (1460, 7, 1, 1)
+    assert (silent.syn_to_syn_ack_ns, silent.orig.rtt_samples, silent.orig.rtt_mean_ns) == (None, 0, None)
+
+
+def test_what_is_not_known_is_na_in_pandas_and_empty_in_rows(fixtures_folder: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is optional")
+    flows = trace(fixtures_folder / "http.pcap")
+    frame = flows.to_pandas()
+    names = [f"{side}_{name}" for side in ("orig", "resp") for name in ANALYSIS_COLUMNS]
+    names += ["syn_to_syn_ack_ns", "syn_ack_to_ack_ns"]
+    for name in names:
+        cells = [None if pandas.isna(value) else value for value in frame[name]]
+        assert cells == cells_of(flows, name), name
+    silent = frame[frame["orig_port"] == 49155].iloc[0]
+    assert all(pandas.isna(silent[name]) for name in ("syn_to_syn_ack_ns", "orig_rtt_min_ns", "resp_first_window"))
+    other = frame[frame["protocol"] != 6].iloc[0]
+    assert all(pandas.isna(other[name]) for name in names)
 
 
 def test_without_analysis(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ LAYERS = (
     ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
     ("timeouts", "cuts"),
     ("flows",),
-    ("live", "analysis", "endings"),
+    ("live", "analysis", "findings", "endings"),
     ("decode", "checksums", "fragments", "sources"),
     ("table",),
     ("pipeline",),

@@ -22,9 +22,7 @@ from traceflow.packets import (
     FLAGS_KNOWN,
     FRAGMENT,
     MSS_OPTION,
-    SACK_PERMITTED_OPTION,
     SEQ_KNOWN,
-    TIMESTAMPS_OPTION,
     WHOLE_TCP_HEADER,
     WINDOW_SCALE_OPTION,
 )
@@ -32,46 +30,42 @@ from traceflow.tcp import ACK, FIN, RST, SYN, comes_before, sequence_difference
 
 __all__ = [
     "ANALYSIS",
+    "COUNTED",
+    "FIRST_IS_SYN",
+    "HAS_RTT",
+    "SENT_SYN",
+    "SHIFT_UNKNOWN",
+    "SPOKE",
     "analyse_segment",
     "analysis_rows",
     "analysis_text",
-    "forget_analysed",
     "open_analysis",
-    "write_analysed",
+    "shift_of",
 ]
 
 (
-    RETRANSMISSION,
-    FAST_RETRANSMISSION,
-    SPURIOUS_RETRANSMISSION,
-    OUT_OF_ORDER,
-    LOST_SEGMENT,
-    ACK_LOST_SEGMENT,
-    DUPLICATE_ACK,
-    KEEP_ALIVE,
-    KEEP_ALIVE_ACK,
-    ZERO_WINDOW,
-    ZERO_WINDOW_PROBE,
-    ZERO_WINDOW_PROBE_ACK,
-    WINDOW_UPDATE,
-    WINDOW_FULL,
-    REUSED_PORTS,
-) = (1 << bit for bit in range(len(ANALYSIS_FLAGS)))
+    RETRANSMISSION, FAST_RETRANSMISSION, SPURIOUS_RETRANSMISSION, OUT_OF_ORDER, LOST_SEGMENT, ACK_LOST_SEGMENT,
+    DUPLICATE_ACK, KEEP_ALIVE, KEEP_ALIVE_ACK, ZERO_WINDOW, ZERO_WINDOW_PROBE, ZERO_WINDOW_PROBE_ACK, WINDOW_UPDATE,
+    WINDOW_FULL, REUSED_PORTS,
+) = (1 << bit for bit in range(len(ANALYSIS_FLAGS)))  # fmt: skip
 
-TIMED = 4
-"""Segments a direction times at once, a power of two; others wait until one of them is acknowledged."""
+_WAYS, _SETS_BITS = 4, 1
+TIMED = _WAYS << _SETS_BITS
+"""Segments a direction times at once; others wait until one of them is acknowledged. A hash of the number behind a
+segment says in which cache line it stands, in one of _WAYS places."""
 
 _FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within 20 ms (Wireshark User's Guide)
 _REORDER_NS = 3_000_000  # out of order: within the round trip of the handshake, or 3 ms where it was not seen (same)
 _MOST_SHIFT = 14  # RFC 7323 section 2.3
-_NO_SHIFT, _SHIFT_UNKNOWN = 254, 255
+_NO_SHIFT, SHIFT_UNKNOWN = 254, 255
 _LOSS_TOLD = 0xFFFFFFFF  # as many duplicate ACKs, for what asks whether there were two (tshark 4.0 has it so too)
 _SPECIAL = SYN | FIN | RST
 _NEEDED = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN
 
 # SIDE `bits`: it has sent a segment; its latest one has SYN; its first one had; a SYN of it was seen; `counts` holds
-# numbers; it times a segment whose end had been acknowledged before.
-_SPOKE, _LAST_IS_SYN, _FIRST_IS_SYN, _SENT_SYN, _COUNTED, _TIMED_AGAIN = 1, 2, 4, 8, 16, 32
+# numbers; it times a segment whose end had been acknowledged before; a round trip of it was timed; it has sent what can
+# end a handshake.
+SPOKE, _LAST_IS_SYN, FIRST_IS_SYN, SENT_SYN, COUNTED, _TIMED_AGAIN, HAS_RTT, _AT_START = (1 << b for b in range(8))
 
 SIDE = np.dtype(
     [
@@ -91,7 +85,7 @@ SIDE = np.dtype(
         ("mss", "u2"),
         ("window_scale", "u1"),
         ("options", "u1"),
-        ("spare", "u4"),
+        ("timed", "u1"),
     ],
     align=True,
 )
@@ -102,18 +96,20 @@ SIDE = np.dtype(
 - `continuous`: behind the highest number sent without a gap.
 - `duplicate_acks`: how many repeat its latest acknowledgment number; _LOSS_TOLD: see `_judge_unseen`.
 - `last_flags`: flags of its latest segment.
-- `shift`: window scale, or _NO_SHIFT, _SHIFT_UNKNOWN.
+- `shift`: window scale, or _NO_SHIFT, SHIFT_UNKNOWN.
+- `timed`: which TIMING of it are in use, one bit each; the others hold anything.
 - `mss`, `window_scale`, `options`: of its latest SYN, as in PACKET; the first two of the latest that had them.
 """
 
 TIMING = np.dtype(
-    [("ns", "i8", (TIMED,)), ("ends", "u4", (TIMED,)), ("rtt_sum_ns", "i8"), ("rtt_samples", "u8")], align=True
+    [("ns", "i8", (_WAYS,)), ("ends", "u4", (_WAYS,)), ("rtt_sum_ns", "i8"), ("rtt_samples", "u8")], align=True
 )
-"""Round trips of the segments of a direction: one cache line, touched by new payload and by its acknowledgment.
+"""Round trips of some segments of a direction: one cache line, touched by new payload and by its acknowledgment.
 
 `ends`, `ns`: numbers behind segments that wait for their ACK (0: free), and when those were sent.
 """
 
+_TIMINGS = np.dtype((TIMING, (1 << _SETS_BITS,)))
 _COUNTS = np.dtype(("u8", (len(ANALYSIS_FLAGS),)))
 
 ANALYSIS = np.dtype(
@@ -122,16 +118,16 @@ ANALYSIS = np.dtype(
             *("low", "high", "low_timing", "high_timing", "low_counts", "high_counts"),
             *("syn_ns", "syn_ack_ns", "first_rtt_ns", "syn_to_syn_ack_ns", "syn_ack_to_ack_ns"),
         ],
-        "formats": [SIDE, SIDE, TIMING, TIMING, _COUNTS, _COUNTS, *5 * ("i8",)],
-        "offsets": [0, 64, 128, 192, 256, 376, 496, 504, 512, 520, 528],
-        "itemsize": 576,
+        "formats": [SIDE, SIDE, _TIMINGS, _TIMINGS, _COUNTS, _COUNTS, *5 * ("i8",)],
+        "offsets": [0, 64, 128, 256, 384, 504, 624, 632, 640, 648, 656],
+        "itemsize": 704,
         "aligned": True,
     }
 )
 """Analysis of a live flow: its ends as in LIVE, times of the handshake (or NOT_SEEN_NS).
 
 Most segments touch three cache lines: both of SIDE, and one of TIMING; whoever wants a row in the cache before it is
-needed asks for its first 256 octets. `first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's
+needed asks for its first 384 octets. `first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's
 initial RTT). A row holds anything until `open_analysis`, TIMING and counts until they are first used.
 """
 
@@ -166,9 +162,10 @@ def _open_side(side: Any) -> Any:
     side["duplicate_acks"] = 0
     side["window"] = 0
     side["last_flags"] = 0
-    side["shift"] = _SHIFT_UNKNOWN
+    side["shift"] = SHIFT_UNKNOWN
     side["bits"] = 0
     side["mss"] = 0
+    side["timed"] = 0
     side["options"] = 0
 
 
@@ -176,7 +173,7 @@ def _open_side(side: Any) -> Any:
 def _note_syn(packet: Any, near: Any, far: Any, deep: Any, time_ns: Any) -> Any:
     """Note options and time of a SYN or SYN+ACK. Scales hold only where both ends offer one (RFC 7323 section 2.2)."""
     options = U64(packet["options"])
-    near["bits"] = U64(near["bits"]) | U64(_LAST_IS_SYN | _SENT_SYN)
+    near["bits"] = U64(near["bits"]) | U64(_LAST_IS_SYN | SENT_SYN)
     had = U64(near["options"]) & U64(MSS_OPTION | WINDOW_SCALE_OPTION)
     near["options"] = options | had
     if options & U64(MSS_OPTION):
@@ -206,19 +203,15 @@ def _end_handshake(deep: Any, time_ns: Any) -> Any:
 
 
 @outline_kernel
-def _note_first(packet: Any, near: Any, timing: Any) -> Any:
+def _note_first(packet: Any, near: Any) -> Any:
     """Note the first segment of a direction."""
     syn = U64(packet["flags"]) & U64(SYN) != U64(0)
-    near["bits"] = U64(near["bits"]) | (U64(_SPOKE | _FIRST_IS_SYN) if syn else U64(_SPOKE))
+    near["bits"] = U64(near["bits"]) | (U64(SPOKE | FIRST_IS_SYN) if syn else U64(SPOKE))
     near["first_window"] = packet["window"]
-    timing["rtt_samples"] = 0
-    timing["rtt_sum_ns"] = 0
-    for at in range(TIMED):
-        timing["ends"][U64(at)] = 0
 
 
 @inline_kernel
-def _shift_of(side: Any) -> Any:
+def shift_of(side: Any) -> Any:
     """By how many bits the latest window of a direction is to be shifted."""
     shift = U64(side["shift"])
     return U64(0) if shift > U64(_MOST_SHIFT) or U64(side["bits"]) & U64(_LAST_IS_SYN) else shift
@@ -227,8 +220,8 @@ def _shift_of(side: Any) -> Any:
 @inline_kernel
 def _fills_window(far: Any, end: Any) -> Any:
     """Whether the number behind a segment is the end of the window of the other end."""
-    room = U64(far["acked"]) + (U64(far["window"]) << _shift_of(far))
-    return sequence_difference(end, room) == U64(0) and U64(far["shift"]) != U64(_SHIFT_UNKNOWN)
+    room = U64(far["acked"]) + (U64(far["window"]) << shift_of(far))
+    return sequence_difference(end, room) == U64(0) and U64(far["shift"]) != U64(SHIFT_UNKNOWN)
 
 
 @inline_kernel
@@ -249,11 +242,11 @@ def _look_of_empty(near: Any, far: Any, seq: Any, ack: Any, window: Any) -> Any:
 
 
 @inline_kernel
-def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
+def _look(packet: Any, near: Any, far: Any, seq: Any, ack: Any, length: Any) -> Any:
     """What a segment shows by itself: windows, probes, keep-alives, a gap before it."""
-    flags, length, window = U64(packet["flags"]), U64(packet["payload_octets"]), U64(packet["window"])
+    flags, window = U64(packet["flags"]), U64(packet["window"])
     next_seq = U64(near["next_seq"])
-    heard = U64(far["bits"]) & U64(_SPOKE) != U64(0)
+    heard = U64(far["bits"]) & U64(SPOKE) != U64(0)
     if length == U64(1) and seq == next_seq and heard and U64(far["window"]) == U64(0):
         return U64(ZERO_WINDOW_PROBE)
     plain = flags & U64(_SPECIAL) == U64(0)
@@ -289,11 +282,10 @@ def _judge_unseen(far: Any) -> Any:
 
 
 @outline_kernel
-def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: Any) -> Any:
+def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, length: Any, time_ns: Any) -> Any:
     """Which kind of retransmission, or out of order, a segment is that was acknowledged, or lies below the highest."""
-    length = U64(packet["payload_octets"])
     phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
-    answered = U64(far["bits"]) & U64(_SPOKE) != U64(0) and U64(far["acked"]) != U64(0)
+    answered = U64(far["bits"]) & U64(SPOKE) != U64(0)
     if length > U64(0) and answered and not comes_before(far["acked"], seq + length):
         return U64(RETRANSMISSION | SPURIOUS_RETRANSMISSION)
     behind = sequence_difference(near["next_seq"], seq)
@@ -312,42 +304,77 @@ def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, time_ns: 
 
 
 @inline_kernel
-def _slot(end: Any) -> Any:
-    """Place of a segment among the timed ones: a multiplicative hash of the number behind it."""
-    return ((end * U64(0x9E3779B1)) & U64(0xFFFFFFFF)) >> U64(30)
+def _line_of(end: Any) -> Any:
+    """Which TIMING a segment belongs to: a multiplicative hash of the number behind it."""
+    return ((end * U64(0x9E3779B1)) & U64(0xFFFFFFFF)) >> U64(32 - _SETS_BITS)
+
+
+@outline_kernel
+def _open_timing(near: Any, timing: Any, bit: Any) -> Any:
+    """Take a TIMING into use."""
+    near["timed"] = U64(near["timed"]) | bit
+    timing["rtt_samples"] = 0
+    timing["rtt_sum_ns"] = 0
+    for way in range(_WAYS):
+        timing["ends"][U64(way)] = 0
+
+
+@outline_kernel
+def _is_timed(near: Any, timings: Any, end: Any) -> Any:
+    """Whether a segment that is sent again is waited for since its first time."""
+    line = _line_of(end)
+    if (U64(near["timed"]) >> line) & U64(1) == U64(0):
+        return False
+    waited = False
+    for way in range(_WAYS):
+        waited |= U64(timings[line]["ends"][U64(way)]) == end
+    return waited
 
 
 @inline_kernel
-def _start_timing(timing: Any, acked: Any, end: Any, time_ns: Any) -> Any:
-    """Begin to wait for the ACK of a segment, unless it (sent again), or another in its place, is waited for."""
-    at = _slot(end)
-    waiting = U64(timing["ends"][at])
-    if waiting == U64(0) or not comes_before(acked, waiting):
-        timing["ends"][at] = end
-        timing["ns"][at] = time_ns
+def _start_timing(near: Any, timings: Any, acked: Any, end: Any, time_ns: Any) -> Any:
+    """Begin to wait for the ACK of a segment if there is a place for it."""
+    line = _line_of(end)
+    timing = timings[line]
+    if (U64(near["timed"]) >> line) & U64(1) == U64(0):
+        _open_timing(near, timing, U64(1) << line)
+    for place in range(_WAYS):
+        way = U64(place)
+        waiting = U64(timing["ends"][way])
+        if waiting == U64(0) or not comes_before(acked, waiting):
+            timing["ends"][way] = end
+            timing["ns"][way] = time_ns
+            return
 
 
 @inline_kernel
-def _stop_timing(far: Any, timing: Any, ack: Any, time_ns: Any) -> Any:
+def _stop_timing(far: Any, timings: Any, ack: Any, time_ns: Any) -> Any:
     """Take the time of the segment of the other end that `ack` acknowledges to its last octet."""
-    at = _slot(ack)
-    if U64(timing["ends"][at]) == ack and ack != U64(0):
-        timing["ends"][at] = 0
-        rtt_ns = time_ns - timing["ns"][at]
-        first = timing["rtt_samples"] == U64(0)
-        if first or rtt_ns < far["rtt_min_ns"]:
-            far["rtt_min_ns"] = rtt_ns
-        if first or rtt_ns > far["rtt_max_ns"]:
-            far["rtt_max_ns"] = rtt_ns
-        timing["rtt_samples"] += U64(1)
-        timing["rtt_sum_ns"] += rtt_ns
+    line = _line_of(ack)
+    if (U64(far["timed"]) >> line) & U64(1) == U64(0) or ack == U64(0):
+        return
+    timing = timings[line]
+    for place in range(_WAYS):
+        way = U64(place)
+        if U64(timing["ends"][way]) == ack:
+            timing["ends"][way] = 0
+            rtt_ns = time_ns - timing["ns"][way]
+            first = U64(far["bits"]) & U64(HAS_RTT) == U64(0)
+            far["bits"] = U64(far["bits"]) | U64(HAS_RTT)
+            if first or rtt_ns < far["rtt_min_ns"]:
+                far["rtt_min_ns"] = rtt_ns
+            if first or rtt_ns > far["rtt_max_ns"]:
+                far["rtt_max_ns"] = rtt_ns
+            timing["rtt_samples"] += U64(1)
+            timing["rtt_sum_ns"] += rtt_ns
+            return
 
 
 @outline_kernel
 def _count_analysis(near: Any, counts: Any, found: Any) -> Any:
     """Count the flags of a segment for its sender."""
-    if U64(near["bits"]) & U64(_COUNTED) == U64(0):
-        near["bits"] = U64(near["bits"]) | U64(_COUNTED)
+    if U64(near["bits"]) & U64(COUNTED) == U64(0):
+        near["bits"] = U64(near["bits"]) | U64(COUNTED)
         for bit in range(len(ANALYSIS_FLAGS)):
             counts[U64(bit)] = 0
     for bit in range(len(ANALYSIS_FLAGS)):
@@ -355,16 +382,17 @@ def _count_analysis(near: Any, counts: Any, found: Any) -> Any:
 
 
 @inline_kernel
-def _advance(packet: Any, near: Any, far: Any, timing: Any, seq: Any, found: Any, time_ns: Any) -> Any:
+def _advance(packet: Any, near: Any, far: Any, timings: Any, seq: Any, length: Any, found: Any, time_ns: Any) -> Any:
     """Move what the direction has sent."""
     phantom = U64(1) if U64(packet["flags"]) & U64(SYN | FIN) else U64(0)
-    extent = U64(packet["payload_octets"]) + phantom
+    extent = length + phantom
     end = sequence_difference(seq + extent, U64(0))
     next_seq = U64(near["next_seq"])
     if found & U64(ZERO_WINDOW_PROBE):
         return
     if extent != U64(0):
-        _start_timing(timing, far["acked"], end, time_ns)
+        if not (comes_before(seq, next_seq) and _is_timed(near, timings, end)):
+            _start_timing(near, timings, U64(far["acked"]), end, time_ns)
         if not comes_before(far["acked"], end):
             near["bits"] = U64(near["bits"]) | U64(_TIMED_AGAIN)
     if U64(near["continuous"]) == U64(0):
@@ -377,7 +405,7 @@ def _advance(packet: Any, near: Any, far: Any, timing: Any, seq: Any, found: Any
 
 
 @inline_kernel
-def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
+def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any, length: Any) -> Any:
     """Whether nothing can be said of a segment: it follows the one before, and acknowledges what was seen.
 
     `_judge` would find no flag for it, and `_pass_smoothly` does to the state what `_judge` would do.
@@ -388,24 +416,25 @@ def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any) -> Any:
         return False
     if far["continuous"] != 0 and comes_before(far["continuous"], ack):
         return False
-    length = U64(packet["payload_octets"])
     if ack == U64(near["acked"]) and (length == U64(0) or U64(far["bits"]) & U64(_TIMED_AGAIN)):
         return False
-    if seq + ack == U64(2):  # both 1: it may end the handshake
+    if seq + ack == U64(2) and U64(near["bits"]) & U64(_AT_START) == U64(0):  # both 1: it may end the handshake
         return False
     if length == U64(0):
         return True
-    if far["window"] == 0 and U64(far["bits"]) & U64(_SPOKE):
+    if far["window"] == 0 and U64(far["bits"]) & U64(SPOKE):
         return False
     return comes_before(far["acked"], seq + length) and not _fills_window(far, seq + length)
 
 
 @inline_kernel
-def _pass_smoothly(packet: Any, near: Any, far: Any, deep: Any, upside: Any, ack: Any, time_ns: Any) -> Any:
+def _pass_smoothly(
+    packet: Any, near: Any, far: Any, deep: Any, upside: Any, ack: Any, length: Any, time_ns: Any
+) -> Any:
     """Note a smooth segment."""
-    if packet["payload_octets"] != 0:
-        end = sequence_difference(U64(near["next_seq"]) + U64(packet["payload_octets"]), U64(0))
-        _start_timing(deep["high_timing"] if upside else deep["low_timing"], far["acked"], end, time_ns)
+    if length != U64(0):
+        end = sequence_difference(U64(near["next_seq"]) + length, U64(0))
+        _start_timing(near, deep["high_timing"] if upside else deep["low_timing"], U64(far["acked"]), end, time_ns)
         if near["continuous"] == near["next_seq"] or near["continuous"] == 0:
             near["continuous"] = end
         near["next_seq"] = end
@@ -414,7 +443,7 @@ def _pass_smoothly(packet: Any, near: Any, far: Any, deep: Any, upside: Any, ack
         near["continuous"] = near["next_seq"]
     if ack != U64(near["acked"]):
         near["duplicate_acks"] = 0
-        if U64(far["bits"]) & U64(_SPOKE) and not comes_before(ack, near["acked"]):
+        if U64(far["bits"]) & U64(SPOKE) and not comes_before(ack, near["acked"]):
             _stop_timing(far, deep["low_timing"] if upside else deep["high_timing"], ack, time_ns)
             far["bits"] = U64(far["bits"]) & U64(0xFF ^ _TIMED_AGAIN)
         near["acked"] = ack
@@ -439,32 +468,37 @@ def analyse_segment(
         reused: Whether it is a SYN that opened a flow in place of another one.
         mark: MARK row of the frame; `analysis` and `duplicate_ack` are filled.
     """
-    if U64(packet["bits"]) & U64(_NEEDED | FRAGMENT) != U64(_NEEDED):
+    if U64(packet["bits"]) & U64(_NEEDED) != U64(_NEEDED):
         return
     if U64(packet["options"]) & U64(WHOLE_TCP_HEADER) == U64(0):
         return
+    if U64(packet["bits"]) & U64(FRAGMENT) and packet["fragment_at"] >= packet["link_octets"]:
+        return  # nothing tells how long the segment is; where a tunnel's datagram is in fragments, what is here counts
+    length = U64(packet["payload_octets"])
     near = deep["high"] if upside else deep["low"]
     far = deep["low"] if upside else deep["high"]
     seq = sequence_difference(packet["seq"], half["base_seq"])
     acks = U64(packet["flags"]) & U64(ACK) != U64(0)
     ack = sequence_difference(packet["ack"], other["base_seq"]) if acks else U64(0)
-    if _is_smooth(packet, near, far, seq, ack):
-        _pass_smoothly(packet, near, far, deep, upside, ack, frame["time_ns"])
+    if _is_smooth(packet, near, far, seq, ack, length):
+        _pass_smoothly(packet, near, far, deep, upside, ack, length, frame["time_ns"])
     else:
-        _judge(packet, deep, upside, reused, seq, ack, frame["time_ns"], mark)
+        _judge(packet, deep, upside, reused, seq, ack, length, frame["time_ns"], mark)
 
 
 @outline_kernel
-def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any, time_ns: Any, mark: Any) -> Any:
+def _judge(
+    packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any, length: Any, time_ns: Any, mark: Any
+) -> Any:
     """Judge and note any segment; arguments as above."""
     near = deep["high"] if upside else deep["low"]
     far = deep["low"] if upside else deep["high"]
-    timing = deep["high_timing"] if upside else deep["low_timing"]
+    timings = deep["high_timing"] if upside else deep["low_timing"]
     flags = U64(packet["flags"])
     acks = flags & U64(ACK) != U64(0)
-    if U64(near["bits"]) & U64(_SPOKE) == U64(0):
-        _note_first(packet, near, timing)
-    found = _look(packet, near, far, seq, ack)
+    if U64(near["bits"]) & U64(SPOKE) == U64(0):
+        _note_first(packet, near)
+    found = _look(packet, near, far, seq, ack, length)
     if found & U64(DUPLICATE_ACK):
         told = U64(near["duplicate_acks"])
         near["duplicate_acks"] = U64(1) if told == U64(_LOSS_TOLD) else told + U64(1)
@@ -476,17 +510,18 @@ def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any,
         near["duplicate_acks"] = 0
     if acks and U64(far["continuous"]) != U64(0) and comes_before(far["continuous"], ack):
         found |= _judge_unseen(far)
-    fills = packet["payload_octets"] != 0 or flags & U64(SYN | FIN) != U64(0)
+    fills = length != U64(0) or flags & U64(SYN | FIN) != U64(0)
     if fills and found & U64(KEEP_ALIVE) == U64(0):
-        found |= _judge_late(packet, near, far, deep, seq, time_ns)
+        found |= _judge_late(packet, near, far, deep, seq, length, time_ns)
     if reused or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
         found |= U64(REUSED_PORTS)
-    _advance(packet, near, far, timing, seq, found, time_ns)
+    _advance(packet, near, far, timings, seq, length, found, time_ns)
     if acks:
-        if U64(far["bits"]) & U64(_SPOKE) and not comes_before(ack, near["acked"]):
+        if U64(far["bits"]) & U64(SPOKE) and not comes_before(ack, near["acked"]):
             _stop_timing(far, deep["low_timing"] if upside else deep["high_timing"], ack, time_ns)
             far["bits"] = U64(far["bits"]) & U64(0xFF ^ _TIMED_AGAIN)
         if flags & U64(_SPECIAL) == U64(0) and seq == U64(1) and ack == U64(1):
+            near["bits"] = U64(near["bits"]) | U64(_AT_START)
             _end_handshake(deep, time_ns)
     near["acked"] = ack
     near["acked_ns"] = time_ns
@@ -498,79 +533,3 @@ def _judge(packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any,
     if found != U64(0):
         mark["analysis"] = found
         _count_analysis(near, deep["high_counts"] if upside else deep["low_counts"], found)
-
-
-@outline_kernel
-def forget_analysed(out: Any) -> Any:
-    """Set the columns of an ANALYSED row, otherwise zero, to "not known"."""
-    out["rtt_min_ns"] = NOT_SEEN_NS
-    out["rtt_max_ns"] = NOT_SEEN_NS
-    out["first_window"] = -1
-    out["first_window_scaled"] = -1
-    out["last_window"] = -1
-    out["last_window_scaled"] = -1
-    out["mss"] = -1
-    out["window_scale"] = -1
-    out["sack_permitted"] = -1
-    out["timestamps"] = -1
-
-
-@outline_kernel
-def _write_windows(side: Any, out: Any) -> Any:
-    """Enter the windows of a direction that spoke."""
-    bits = U64(side["bits"])
-    out["first_window"] = side["first_window"]
-    out["last_window"] = side["window"]
-    if bits & U64(_FIRST_IS_SYN):
-        out["first_window_scaled"] = side["first_window"]
-    if U64(side["shift"]) != U64(_SHIFT_UNKNOWN):
-        out["last_window_scaled"] = U64(side["window"]) << _shift_of(side)
-
-
-@outline_kernel
-def _write_options(side: Any, out: Any) -> Any:
-    """Enter the options of the SYNs of a direction."""
-    options = U64(side["options"])
-    if options & U64(MSS_OPTION):
-        out["mss"] = side["mss"]
-    if options & U64(WINDOW_SCALE_OPTION):
-        out["window_scale"] = side["window_scale"]
-    if U64(side["bits"]) & U64(_SENT_SYN):
-        out["sack_permitted"] = 1 if options & U64(SACK_PERMITTED_OPTION) else 0
-        out["timestamps"] = 1 if options & U64(TIMESTAMPS_OPTION) else 0
-
-
-@outline_kernel
-def _write_side(side: Any, timing: Any, counts: Any, out: Any) -> Any:
-    """Enter what was found in a direction into an ANALYSED row that is zero."""
-    forget_analysed(out)
-    bits = U64(side["bits"])
-    if bits & U64(_COUNTED):
-        target = out["counts"]
-        for bit in range(len(ANALYSIS_FLAGS)):
-            target[U64(bit)] = counts[U64(bit)]
-    if bits & U64(_SPOKE):
-        _write_windows(side, out)
-        if timing["rtt_samples"] != U64(0):
-            out["rtt_samples"] = timing["rtt_samples"]
-            out["rtt_sum_ns"] = timing["rtt_sum_ns"]
-            out["rtt_min_ns"] = side["rtt_min_ns"]
-            out["rtt_max_ns"] = side["rtt_max_ns"]
-    _write_options(side, out)
-
-
-@outline_kernel
-def write_analysed(deep: Any, flow: Any, upper: Any) -> Any:
-    """Enter what the analysis found into a FLOW row of a TCP flow that is zero there.
-
-    Args:
-        deep: ANALYSIS row of the flow.
-        flow: FLOW row; changed.
-        upper: Whether the upper end is the originator.
-    """
-    low, high = (flow["resp"], flow["orig"]) if upper else (flow["orig"], flow["resp"])
-    _write_side(deep["low"], deep["low_timing"], deep["low_counts"], low["analysed"])
-    _write_side(deep["high"], deep["high_timing"], deep["high_counts"], high["analysed"])
-    flow["analysed"] = 1
-    flow["syn_to_syn_ack_ns"] = deep["syn_to_syn_ack_ns"]
-    flow["syn_ack_to_ack_ns"] = deep["syn_ack_to_ack_ns"]

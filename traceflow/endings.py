@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.analysis import forget_analysed, write_analysed
 from traceflow.compiled import U64, kernel, outline_kernel
 from traceflow.connstates import conn_state
 from traceflow.cuts import parent_of
+from traceflow.findings import forget_analysed, write_analysed
 from traceflow.flows import FLOW, NOT_SEEN_NS, REASON_OF_CAUSE
 from traceflow.live import HOT, LIVE, REST, copy_words
 from traceflow.states import HISTORY_OCTETS

@@ -232,13 +232,11 @@ def _count_packet(half: Any, rest: Any, frame: Any, packet: Any, number: Any) ->
 def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside: Any) -> Any:
     """Let a TCP segment change its flow. Returns True where the flow ends right after it."""
     rest = flow["high_rest"] if upside else flow["low_rest"]
-    if U64(packet["bits"]) & U64(BAD_CHECKSUM):
-        count_flags(packet, half, rest)
-        follow_segment(packet, flow, half, other, upside, True)
-        return False
+    bad = U64(packet["bits"]) & U64(BAD_CHECKSUM) != U64(0)  # it counts, and says nothing of the connection
     by_syn = state["direction"] == BY_SYN
-    stays = state["directed"] or state["direction"] == BY_FIRST or state["direction"] == BY_TRANALYZER
-    if by_syn and not state["directed"]:
+    # A bool like `by_syn`, so that `follow_segment` is compiled once.
+    stays = state["directed"] != 0 or state["direction"] == BY_FIRST or state["direction"] == BY_TRANALYZER
+    if by_syn and not bad and not state["directed"]:
         from_originator = upside == (flow["upper_originates"] != 0)
         other_rest = flow["low_rest"] if upside else flow["high_rest"]
         if turns_direction(packet, rest, other_rest, from_originator):
@@ -246,8 +244,10 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
             flow["turned"] = 1
             add_turn(flow)
     count_flags(packet, half, rest)
-    both, reset = note_segment(packet, half, other)
     follow_segment(packet, flow, half, other, upside, by_syn or stays)
+    if bad:
+        return False
+    both, reset = note_segment(packet, half, other)
     if state["tcp_end"] == _TCP_END_STATES and half["timing"] != CLOSING:
         over = finished(flow)
         if over != U64(0):
@@ -320,6 +320,8 @@ def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, hashes: Any, at: A
                 prefetch(deep, row, U64(64))
                 prefetch(deep, row, U64(128))
                 prefetch(deep, row, U64(192))
+                prefetch(deep, row, U64(256))
+                prefetch(deep, row, U64(320))
 
 
 @inline_kernel
