@@ -132,27 +132,22 @@ HALF = np.dtype(
             "wire_octets",  # their octets on the wire, link header included
             "ip_octets",  # IP header and what it carries
             "payload_octets",  # behind TCP or UDP (for other protocols: behind IP)
-            "first_ns",  # earliest and latest time stamp; 0 where packets is 0
-            "last_ns",
-            "opened_ns",  # time stamp of the frame that came first
-            "opened_frame",  # and its number; 0 where packets is 0
-            "flags",  # how many segments had FIN, SYN, RST, PSH, ACK, URG, ECE, CWR
+            "last_ns",  # latest time stamp; 0 where packets is 0, as in the next three
             "base_seq",  # first TCP sequence number, see tcp.py
             "bits",  # state of tcp.py
             "time_bits",  # of the frame that came first, as in FRAME
+            "first_ns",  # earliest time stamp
+            "opened_ns",  # time stamp of the frame that came first
+            "opened_frame",  # and its number
+            "flags",  # how many segments had FIN, SYN, RST, PSH, ACK, URG, ECE, CWR
             "analysed",
         ],
         "formats": [
-            *("u8", "u8", "u8", "u8"),
-            *("i8", "i8", "i8", "u8", ("u8", (8,))),
-            *("u4", "u1", "u1", ANALYSED),
+            *("u8", "u8", "u8", "u8", "i8", "u4", "u1", "u1"),
+            *("i8", "i8", "u8", ("u8", (8,)), ANALYSED),
         ],
         # As in HOT and REST of live.py, one behind the other, so that a row is copied word by word.
-        "offsets": [
-            *(0, 8, 16, 24),
-            *(64, 32, 72, 80, 88),
-            *(48, 52, 53, 152),
-        ],
+        "offsets": [*(0, 8, 16, 24, 32, 48, 52, 53), *(64, 72, 80, 88, 152)],
         "itemsize": 152 + ANALYSED.itemsize,
         "aligned": True,
     }
