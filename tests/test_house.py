@@ -42,7 +42,7 @@ LAYERS = (
     ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts"),
     ("flows",),
     ("live", "analysis"),
-    ("decode", "checksums", "fragments", "sources"),
+    ("decode", "checksums", "duplicates", "fragments", "sources"),
     ("table",),
     ("pipeline",),
     ("sinks", "adapters"),

@@ -28,6 +28,7 @@ def test_texts_of_verdicts() -> None:
         "not tcp",
         "nested too deep",
         "bad ip checksum",
+        "duplicate",
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from traceflow.errors import UsageError, suggest
 
-__all__ = ["LIKELY_SERVER_PORTS", "PROFILES", "SECOND_NS", "Options", "options_for"]
+__all__ = ["CHOICES", "LIKELY_SERVER_PORTS", "PROFILES", "SECOND_NS", "Options", "options_for"]
 
 SECOND_NS = 1_000_000_000
 
@@ -43,6 +43,10 @@ class Options:
         checksums: Checksums are verified: a bad one of IPv4 is a Verdict, a bad one behind it counts, but says nothing
             of the connection.
         analysis: Judge every TCP segment as tshark's analysis does (`analysis.py`).
+        duplicates: What becomes of exact duplicates (`duplicates.py`): `count` - they are counted and marked, and belong to
+            their flows; `remove` - also, they get the Verdict DUPLICATE and belong to none; `ignore` - nobody looks.
+        duplicate_window_ns: How far apart in time a frame and its duplicate may lie, in nanoseconds of packet time; None:
+            however far. The default lies above the delay of a mirror port and below any retransmission timeout.
         max_flows: Live flows the table holds at most; the one nearest to its timeout is ended for a new one.
     """
 
@@ -62,6 +66,8 @@ class Options:
     handshake_timeout_ns: int | None = None
     checksums: bool = False
     analysis: bool = True
+    duplicates: Literal["count", "remove", "ignore"] = "count"
+    duplicate_window_ns: int | None = 500_000
     max_flows: int = 10_000_000
 
     def __post_init__(self) -> None:
@@ -71,7 +77,7 @@ class Options:
                 raise UsageError(f"{name} is {value}; it must be above 0 and below 2**62 nanoseconds")
         if not 0 < self.max_flows <= 2**31 - 2:
             raise UsageError(f"max_flows is {self.max_flows}; it must be between 1 and {2**31 - 2}")
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(suggest(name, getattr(self, name), choices))
 
@@ -82,13 +88,16 @@ _TIMEOUTS = (
     "linger_ns",
     "attempt_timeout_ns",
     "handshake_timeout_ns",
+    "duplicate_window_ns",
 )
-_CHOICES = {
+CHOICES = {
     "direction": ("syn", "first", "order", "ports"),
     "reuse": ("sender", "originator"),
     "tcp_end": ("both", "states", "fin", "never"),
     "wait_from": ("last frame", "close"),
+    "duplicates": ("count", "remove", "ignore"),
 }
+"""Values of the options that have few."""
 
 LIKELY_SERVER_PORTS: dict[int, tuple[int, ...]] = {
     6: (

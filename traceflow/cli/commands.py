@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
 
 import traceflow
+from traceflow.cli.checks import one_of
+from traceflow.cli.rules import add_rule_options, take_rules
 from traceflow.errors import suggest
 from traceflow.options import PROFILES
 from traceflow.sinks.rows import FORMATS as ROW_FORMATS
@@ -38,6 +40,7 @@ class Input:
         outer: The flows of tunnels are those of the outermost packets.
         quiet: No account, notes and progress; errors are said all the same.
         analysis: Whether TCP segments are analysed.
+        rules: Changes to the profile, by the names of Options.
     """
 
     captures: tuple[str, ...]
@@ -46,6 +49,7 @@ class Input:
     quiet: bool
     outer: bool = False
     analysis: bool = True
+    rules: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +63,6 @@ class View:
 
     format: str | None
     fields: list[Field]
-
-
-def _one_of(what: str, known: tuple[str, ...]) -> Callable[[Any, Any, str | None], str | None]:
-    """A check that suggests the nearest name."""
-
-    def check(_context: Any, _parameter: Any, given: str | None) -> str | None:
-        if given is not None and given not in known:
-            raise click.BadParameter(suggest(what, given, known))
-        return given
-
-    return check
 
 
 def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -92,7 +85,7 @@ def _common(command: _Command) -> _Command:
                 "--profile",
                 default="default",
                 metavar="|".join(PROFILES),
-                callback=_one_of("profile", tuple(PROFILES)),
+                callback=one_of("profile", tuple(PROFILES)),
                 help="Where flows begin and end.",
             ),
             click.option(
@@ -106,6 +99,7 @@ def _common(command: _Command) -> _Command:
             click.option(
                 "-c", "limit", metavar="N", type=click.IntRange(min=1), help="Stop after N frames over all captures."
             ),
+            add_rule_options,
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option("-q", "quiet", is_flag=True, help="No account, notes or progress; errors only."),
             click.option("-f", "reserved", hidden=True, expose_value=False, callback=_reserved),
@@ -113,6 +107,12 @@ def _common(command: _Command) -> _Command:
     ):
         command = decorate(command)
     return command
+
+
+def _input(**typed: Any) -> Input:
+    """What every command is given, of what was typed."""
+    rules = take_rules(typed)
+    return Input(rules=rules, **typed)
 
 
 def _view(fields: dict[str, Field]) -> Callable[[_Command], _Command]:
@@ -132,7 +132,7 @@ def _view(fields: dict[str, Field]) -> Callable[[_Command], _Command]:
             "-T",
             "shape",
             metavar="|".join(ROW_FORMATS),
-            callback=_one_of("format", tuple(ROW_FORMATS)),
+            callback=one_of("format", tuple(ROW_FORMATS)),
             help="Default: table on a terminal, else csv.",
         )
         return shaped(named(command))
@@ -174,20 +174,20 @@ def traceflow_command() -> None:
     metavar="json|plist|tree|pcap",
     default="json",
     show_default=True,
-    callback=_one_of("format", FILE_FORMATS),
+    callback=one_of("format", FILE_FORMATS),
     help="Format of the files.",
 )
 @click.option(
     "--by",
     metavar="direction|flow",
-    callback=_one_of("--by", ("direction", "flow")),
+    callback=one_of("--by", ("direction", "flow")),
     help="One file for each direction, or for both. Default: direction; flow for pcap.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
 @_common
 def trace_command(folder: str, file_format: str, by: str | None, overwrite: bool, quiet: bool, **common: Any) -> int:
     """Write one file for each flow, or direction of a flow, and DIR/index.json with the frames of each."""
-    given = Input(quiet=quiet, **common)
+    given = _input(quiet=quiet, **common)
     if not folder:
         raise click.UsageError("-o needs the name of a folder")
     code: int = _load("trace").run(given, folder, file_format, by, overwrite)
@@ -206,7 +206,7 @@ def flows_command(shape: str | None, fields: list[Field] | None, summary: bool, 
     """List the flows, one row each, in the order in which they opened."""
     if summary and fields is not None:
         raise click.UsageError("--summary has no fields; leave out --fields or --summary")
-    given = Input(**common)
+    given = _input(**common)
     view = View(shape, fields or [FLOW_FIELDS[name] for name in FLOW_DEFAULT])
     code: int = _load("flows").run_summary(given, shape) if summary else _load("flows").run(given, view)
     return code
@@ -220,7 +220,7 @@ def flows_command(shape: str | None, fields: list[Field] | None, summary: bool, 
 @_common
 def frames_command(shape: str | None, fields: list[Field] | None, flow: int | None, **common: Any) -> int:
     """List the frames as they are read, each with its flow, or the reason why it has none."""
-    given = Input(**common)
+    given = _input(**common)
     names = list(FRAME_DEFAULT)
     if len(given.captures) > 1:
         names[1:1] = ["file", "frame_in_file"]

@@ -37,7 +37,7 @@ class Session:
     """
 
     def __init__(self, given: Input, *, progress: bool = True, spool_folder: Path | None = None) -> None:
-        options = options_for(given.profile, outer=given.outer, analysis=given.analysis)
+        options = options_for(given.profile, outer=given.outer, analysis=given.analysis, **given.rules)
         self._stop_announcing: Callable[[], None] | None = None if given.quiet else announce_compiling()
         self._quiet = given.quiet
         self._cut_short = False
