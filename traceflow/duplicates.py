@@ -111,7 +111,7 @@ def find_duplicates(
         first: uint64, number of the first frame, > REACH.
         window_ns: uint64, how far apart a frame and its duplicate may lie; ANY_TIME_NS: however far.
         removed: Whether a duplicate that belonged to a flow gets the Verdict DUPLICATE.
-        latest: uint64[2**_SLOT_BITS], changed: by the upper bits of a signature, number of the last frame that had them.
+        latest: uint64[2**_SLOT_BITS], changed: by upper bits of a signature, the number of the last frame with them.
 
     Returns:
         How many duplicates there are.
@@ -201,9 +201,7 @@ class DuplicateFinder:
         self.found: int | None = None if options.duplicates == "ignore" else 0
         """Duplicates so far; None where none are looked for."""
 
-    def mark(
-        self, octets: npt.NDArray[np.uint8], frames: npt.NDArray[np.void], packets: npt.NDArray[np.void]
-    ) -> None:
+    def mark(self, octets: npt.NDArray[np.uint8], frames: npt.NDArray[np.void], packets: npt.NDArray[np.void]) -> None:
         """Mark the duplicates of the next batch, see `find_duplicates`.
 
         Args:

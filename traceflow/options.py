@@ -43,10 +43,10 @@ class Options:
         checksums: Checksums are verified: a bad one of IPv4 is a Verdict, a bad one behind it counts, but says nothing
             of the connection.
         analysis: Judge every TCP segment as tshark's analysis does (`analysis.py`).
-        duplicates: What becomes of exact duplicates (`duplicates.py`): `count` - they are counted and marked, and belong to
-            their flows; `remove` - also, they get the Verdict DUPLICATE and belong to none; `ignore` - nobody looks.
-        duplicate_window_ns: How far apart in time a frame and its duplicate may lie, in nanoseconds of packet time; None:
-            however far. The default lies above the delay of a mirror port and below any retransmission timeout.
+        duplicates: What becomes of exact duplicates (`duplicates.py`): `count` - they are counted and marked, and stay
+            in their flows; `remove` - also, they get the Verdict DUPLICATE and are in none; `ignore` - nobody looks.
+        duplicate_window_ns: How far apart in time a frame and its duplicate may lie, in nanoseconds of packet time;
+            None: however far. The default is above the delay of a mirror port and below any retransmission timeout.
         max_flows: Live flows the table holds at most; the one nearest to its timeout is ended for a new one.
     """
 
