@@ -235,13 +235,13 @@ def test_three_copies_and_two_flows() -> None:
     assert duplicates(at_times([b] * 3, 0, 400 * US_NS, 800 * US_NS)) == [2, 3]
 
 
-@pytest.mark.parametrize("batch_frames", [1, 3, 4096])
+@pytest.mark.parametrize("batch_frames", [1, 3, 19, 4096])
 def test_reach(batch_frames: int) -> None:
-    """The 16th frame before it is looked at, the 17th is not."""
+    """The 16th frame before it is looked at, the 17th is not. Three others stand before."""
     assert REACH == 16, "docs/vocabulary.md says so"
-    between = [datagram(bytes([n])) for n in range(REACH)]
-    for apart, numbers in ((REACH, [REACH + 1]), (REACH + 1, [])):
-        frames = [datagram(), *between[: apart - 1], datagram()]
+    others = [datagram(bytes([n])) for n in range(REACH + 3)]
+    for apart, numbers in ((REACH, [3 + REACH + 1]), (REACH + 1, [])):
+        frames = [*others[:3], datagram(), *others[3:][: apart - 1], datagram()]
         assert duplicates(at_times(frames, *range(len(frames))), batch_frames=batch_frames) == numbers
 
 
@@ -258,8 +258,13 @@ def test_frames_without_a_time() -> None:
     """Within no window that can be told; with none, octets alone decide."""
     for window_ns, found in ((WINDOW_NS, 0), (2**62 - 1, 0), (None, 2)):
         finder = DuplicateFinder(Options(duplicate_window_ns=window_ns))
-        finder.mark(*rows(datagram(), 3, time_bits=NO_TIME))
+        finder.mark(*rows(datagram(), 2, time_bits=NO_TIME))
+        finder.mark(*rows(datagram(), 1, time_bits=NO_TIME))
         assert finder.found == found
+    finder = DuplicateFinder(Options())
+    for time_bits in (NO_TIME, 0, NO_TIME):  # it takes two with a time
+        finder.mark(*rows(datagram(), 1, time_bits=time_bits))
+    assert finder.found == 0
 
 
 def test_times_at_both_ends() -> None:
@@ -331,6 +336,20 @@ def test_a_flood_of_frames_that_differ_where_they_are_compared_last() -> None:
     """Same lengths, ports and all octets but the first: every comparison goes to the end, and finds nothing."""
     frames = [bytes([n % 256]) + datagram()[1:] for n in range(200)]
     assert duplicates(at_times(frames, *range(len(frames)))) == []
+
+
+def test_frames_that_outgrow_the_room_that_was_kept() -> None:
+    """One frame a batch, each longer than what was kept so far; those before it are known all the same."""
+    short, longer, long = datagram(), datagram(bytes(3000)), datagram(bytes(40_000))
+    finder = DuplicateFinder(Options())
+    for frame, found in ((short, 0), (longer, 0), (short, 1), (long, 1), (short, 2), (longer, 3), (long, 4)):
+        finder.mark(*rows(frame, 1))
+        assert finder.found == found
+    # One octet more than the room of 2048 there is at first, right before the place of the first frame.
+    finder = DuplicateFinder(Options())
+    for frame in (short, *(datagram(bytes([n])) for n in range(14)), bytes(2049), short):
+        finder.mark(*rows(frame, 1))
+    assert finder.found == 1
 
 
 @pytest.mark.slow_plain("8 MiB octet by octet")
