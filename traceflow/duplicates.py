@@ -7,7 +7,8 @@ counts that differs anywhere; the last frames of a batch are copied for the next
 KiB), so batches cannot matter. What a sender sends twice within the window, octet by octet, is the same as a copy.
 
 Nothing here looks at flows. A duplicate is marked in its PACKET row, and gets a Verdict only where that is asked for.
-Cost: 4 ns a frame where no two are alike. The worst that a capture can do is REACH comparisons of all its octets.
+Cost: 4 ns a TCP frame where no two are alike, 13 a UDP frame. The worst that a capture can do is REACH comparisons of
+all its octets, 13 ns an octet.
 """
 
 from __future__ import annotations
@@ -39,8 +40,20 @@ _FLOW, _LATER_FRAGMENT = int(Verdict.FLOW), int(Verdict.FRAGMENT_WITHOUT_PORTS)
 _DUPLICATE = int(Verdict.DUPLICATE)
 
 
+@outline_kernel
+def _behind_ip(octets: Any, frame: Any, packet: Any) -> Any:
+    """The first 8 octets behind IP, in which UDP and ICMP have a checksum, ESP a number; 0 where they are not there."""
+    at = U64(packet["transport"])
+    if at + U64(8) > U64(frame["captured"]):
+        return U64(0)
+    value = U64(0)
+    for n in range(8):
+        value = value << U64(8) | U64(octets[U64(frame["start"]) + at + U64(n)])
+    return value
+
+
 @inline_kernel
-def _signature(frame: Any, packet: Any) -> Any:
+def _signature(octets: Any, frame: Any, packet: Any) -> Any:
     """Equal for equal frames, and seldom for others: so most are told apart without a look at their octets.
 
     The upper bits are well mixed. Nothing is secret: who makes signatures meet only has octets compared.
@@ -48,6 +61,8 @@ def _signature(frame: Any, packet: Any) -> Any:
     lengths = U64(frame["captured"]) << U64(32) | U64(frame["wire"])
     numbers = U64(packet["seq"]) << U64(32) | U64(packet["ack"])
     ports = U64(packet["src_port"]) << U64(48) | U64(packet["dst_port"]) << U64(32)
+    if numbers == U64(0):  # no TCP segment; a UDP stream of one size takes 13 ns a frame so, and 160 without
+        numbers = _behind_ip(octets, frame, packet)
     return (lengths + ports ^ numbers) * U64(0x9E3779B97F4A7C15)
 
 
@@ -119,7 +134,7 @@ def find_duplicates(
     found = 0
     for i in range(len(frames)):
         packet = packets[U64(i)]
-        signature = _signature(frames[U64(i)], packet)
+        signature = _signature(octets, frames[U64(i)], packet)
         here = U64(i) + U64(REACH)
         signatures[here] = signature
         number = first + U64(i)
