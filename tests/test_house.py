@@ -43,7 +43,7 @@ LAYERS = (
     ("timeouts", "cuts"),
     ("flows",),
     ("live", "analysis", "findings", "endings"),
-    ("decode", "checksums", "fragments", "sources"),
+    ("decode", "checksums", "duplicates", "fragments", "sources"),
     ("table",),
     ("pipeline",),
     ("sinks", "adapters"),

@@ -116,7 +116,7 @@ def documented(name: str, value: Any) -> str:
     if isinstance(value, frozenset):
         return ", ".join(sorted(value)) or "-"
     if name.endswith("_ns"):
-        return f"{value // SECOND_NS} s"
+        return f"{value // SECOND_NS} s" if value >= SECOND_NS else f"{value // 1000} us"
     return f"{value:,}".replace(",", " ") if isinstance(value, int) else str(value)
 
 

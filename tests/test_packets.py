@@ -29,6 +29,7 @@ def test_texts_of_verdicts() -> None:
         "nested too deep",
         "bad ip checksum",
         "table full",
+        "duplicate",
     ]
 
 

@@ -210,6 +210,7 @@ class Account:
         fragments_overlapping: Fragments by which a datagram had got more octets than it is long.
         datagrams_evicted: Datagrams in fragments that were forgotten to make room, so that later fragments of them have
             no ports.
+        duplicates: Frames that are exact duplicates of one shortly before them; None where none were looked for.
         interrupted: True when the user stopped the run before the end of the input.
     """
 
@@ -223,6 +224,7 @@ class Account:
     fragments_late: int = 0
     fragments_overlapping: int = 0
     datagrams_evicted: int = 0
+    duplicates: int | None = None
     interrupted: bool = False
 
 

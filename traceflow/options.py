@@ -51,6 +51,10 @@ class Options:
         checksums: Checksums are verified: a bad one of IPv4 is a Verdict, a bad one behind it counts, but says nothing
             of the connection.
         analysis: Judge every TCP segment as tshark's analysis does (`analysis.py`).
+        duplicates: What becomes of exact duplicates (`duplicates.py`): `count` - they are counted and marked, and stay
+            in their flows; `remove` - also, they get the Verdict DUPLICATE and are in none; `ignore` - nobody looks.
+        duplicate_window_ns: How far apart in time a frame and its duplicate may lie, in nanoseconds of packet time;
+            None: however far. The default is above the delay of a mirror port and below any retransmission timeout.
         max_flows: Live flows the table holds at most. It grows with them, so the largest number is hardly a limit.
         when_full: What a packet does that would open one more: `evict` - the flow nearest to its timeout ends for it;
             `skip` - none is opened, and the packet gets the Verdict TABLE_FULL.
@@ -74,6 +78,8 @@ class Options:
     handshake_timeout_ns: int | None = None
     checksums: bool = False
     analysis: bool = True
+    duplicates: Literal["count", "remove", "ignore"] = "count"
+    duplicate_window_ns: int | None = 500_000
     max_flows: int = 10_000_000
     when_full: Literal["evict", "skip"] = "evict"
 
@@ -100,6 +106,7 @@ _TIMEOUTS = (
     "linger_ns",
     "attempt_timeout_ns",
     "handshake_timeout_ns",
+    "duplicate_window_ns",
 )
 KEY_PARTS = ("vlan", "tunnel")
 """Optional parts of the key."""
@@ -109,6 +116,7 @@ CHOICES = {
     "tcp_end": ("both", "fins", "states", "fin", "never"),
     "wait_from": ("last frame", "close"),
     "when_full": ("evict", "skip"),
+    "duplicates": ("count", "remove", "ignore"),
 }
 """Values of the options that have few."""
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 __all__ = [
     "ACK_KNOWN",
     "BAD_CHECKSUM",
+    "DUPLICATE",
     "FINER_THAN_MICROSECONDS",
     "FLAGS_KNOWN",
     "FRAGMENT",
@@ -93,6 +94,8 @@ class Verdict(enum.IntEnum):
     """The checksum of the IPv4 header is wrong, where checksums are verified."""
     TABLE_FULL = 11
     """It would have opened a flow, and the table was full, where that opens none (option `when_full`)."""
+    DUPLICATE = 12
+    """An exact duplicate of a frame shortly before it, where these are removed (option `duplicates`)."""
 
     @property
     def text(self) -> str:
@@ -137,6 +140,8 @@ BAD_CHECKSUM = 16
 """Bit of PACKET `bits`: the checksum behind IP was verified and is wrong (`checksums.py`)."""
 WINDOW_KNOWN = 32
 """Bit of PACKET `bits`: `window` was captured."""
+DUPLICATE = 64
+"""Bit of PACKET `bits`: an exact duplicate of a frame shortly before it (`duplicates.py`)."""
 
 MSS_OPTION = 1
 """Bit of PACKET `options`: a SYN with a maximum segment size (RFC 9293 section 3.7.1); `mss` holds it."""
@@ -160,7 +165,7 @@ PACKET = np.dtype(
         ("protocol", "u1"),  # IANA protocol number of the payload of IP
         ("ip_version", "u1"),  # 4 or 6; 0 where there is no IP packet
         ("verdict", "u1"),  # a Verdict
-        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT | BAD_CHECKSUM | WINDOW_KNOWN
+        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT | BAD_CHECKSUM | WINDOW_KNOWN | DUPLICATE
         ("seq", "u4"),  # TCP sequence number
         ("ack", "u4"),  # TCP acknowledgment number
         ("window", "u2"),  # TCP window as sent (unscaled)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch
+from traceflow.duplicates import DuplicateFinder
 from traceflow.errors import IncompleteWarning
 from traceflow.flows import FLOW, Account, FlowSet
 from traceflow.fragments import FragmentTable
@@ -62,12 +63,14 @@ class Run:
         captures: As given.
         table: The flow table.
         fragments: The table of fragments.
+        duplicates: Finds exact duplicates.
     """
 
     def __init__(self, captures: Captures, options: Options) -> None:
         self.captures = captures
         self.table = FlowTable(options)
         self.fragments = FragmentTable()
+        self.duplicates = DuplicateFinder(options)
         self._checksums = options.checksums
         self._stopped = False
         self._interrupted = False
@@ -83,6 +86,7 @@ class Run:
             if len(rows) < len(batch.frames):
                 rows = np.zeros(len(batch.frames), PACKET)
             packets = decode_batch(batch.octets, batch.frames, rows, outer=self.table.options.outer)
+            self.duplicates.mark(batch.octets, batch.frames, packets)
             if self._checksums:
                 verify_batch(batch.octets, batch.frames, packets)
             marks, late = self._track(batch, packets)
@@ -114,6 +118,7 @@ class Run:
         account.fragments_late = self.fragments.late
         account.fragments_overlapping = self.fragments.overlapping
         account.datagrams_evicted = self.fragments.evicted
+        account.duplicates = self.duplicates.found
         return account
 
 

@@ -110,6 +110,7 @@ def _totals(flows: FlowSet) -> dict[str, int | str | None]:
     totals["fragments_late"] = account.fragments_late
     totals["fragments_overlapping"] = account.fragments_overlapping
     totals["datagrams_evicted"] = account.datagrams_evicted
+    totals["duplicates"] = account.duplicates
     totals["complete"] = "no" if flows.errors or account.interrupted else "yes"
     return totals
 

@@ -44,6 +44,8 @@ def account_lines(account: Account) -> list[str]:
         f"frames out of time order {account.frames_out_of_order}, "
         f"steps of the clock above one hour {account.forward_jumps}",
     ]
+    if account.duplicates is not None:
+        lines[-1] += f", exact duplicates {account.duplicates}"
     if account.interrupted:
         lines.append("interrupted: frames behind these were not read")
     return lines

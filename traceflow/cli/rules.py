@@ -113,8 +113,23 @@ _OPTIONS = (
         callback=_choice("when_full"),
         help="With so many live: end the one nearest to its timeout, or open no new one.",
     ),
+    click.option(
+        "--duplicates",
+        metavar="|".join(CHOICES["duplicates"]),
+        callback=_choice("duplicates"),
+        help="Frames that the capture has twice, as mirror ports give them: count, remove from flows, or do not look.",
+    ),
+    click.option(
+        "--duplicate-window",
+        metavar="TIME",
+        callback=_duration("duplicate_window_ns", none=True),
+        help="How far apart in time the two may lie: 500us, none for however far.",
+    ),
 )
-_NAMES = ("idle_timeout", "active_timeout", "linger", "direction", "tcp_end", "key", "max_flows", "when_full")
+_NAMES = (
+    *("idle_timeout", "active_timeout", "linger", "direction", "tcp_end", "key", "max_flows", "when_full"),
+    *("duplicates", "duplicate_window"),
+)
 
 
 def add_rule_options(command: _Command) -> _Command:

@@ -104,7 +104,7 @@ FRAME_FIELDS = _fields(
     (Kind.WORD, "flags"),
     (Kind.INTEGER, "seq ack window captured_octets wire_octets ip_octets payload_octets"),
     (Kind.WORD, "tcp_analysis"),
-    (Kind.INTEGER, "duplicate_ack"),
+    (Kind.INTEGER, "duplicate_ack duplicate"),
     (Kind.INTEGER, "vlan_tags vlan_outer vlan_inner link"),
     (Kind.WORD, "link_name"),
     (Kind.TEXT, "interface"),

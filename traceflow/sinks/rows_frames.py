@@ -16,8 +16,10 @@ from traceflow.analysis import analysis_text
 from traceflow.decode import LINKS
 from traceflow.packets import (
     ACK_KNOWN,
+    DUPLICATE,
     FINER_THAN_MICROSECONDS,
     FLAGS_KNOWN,
+    FRAGMENT,
     NO_TIME,
     SEQ_KNOWN,
     Interface,
@@ -38,9 +40,9 @@ _FLAG_TEXTS = [flag_text(flags) for flags in range(256)]
 _VERDICT_TEXTS = [None if verdict is Verdict.FLOW else verdict.text for verdict in Verdict]
 _SIDES = ("orig", "resp")
 # Verdicts that decode gives after it has passed the whole chain of headers: protocol and lengths are known then.
-_BEHIND_IP = (int(Verdict.FLOW), int(Verdict.FRAGMENT_WITHOUT_PORTS), int(Verdict.NOT_TCP))
+_BEHIND_IP = (int(Verdict.FLOW), int(Verdict.FRAGMENT_WITHOUT_PORTS), int(Verdict.NOT_TCP), int(Verdict.DUPLICATE))
 _LINK_UNREAD = (int(Verdict.UNSUPPORTED_LINK), int(Verdict.TRUNCATED_LINK))
-_WITH_PORTS = (int(Verdict.FLOW), int(Verdict.NOT_TCP))
+_WITH_PORTS = (int(Verdict.FLOW), int(Verdict.NOT_TCP), int(Verdict.DUPLICATE))
 
 
 class _Frames:
@@ -72,6 +74,8 @@ class _Frames:
     def without_ports(self) -> npt.NDArray[np.bool_]:
         """Which frames have neither ports nor the identifier of an ICMP query."""
         ports = np.isin(self.packets["protocol"], list(PROTOCOLS_WITH_PORTS)) | (self.packets["src_port"] != 0)
+        # A fragment that was removed as a duplicate has not asked for the ports of the first one.
+        ports &= (self.packets["verdict"] != Verdict.DUPLICATE) | self.without(FRAGMENT)
         without: npt.NDArray[np.bool_] = ~(ports & np.isin(self.packets["verdict"], _WITH_PORTS))
         return without
 
@@ -160,6 +164,7 @@ _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
     "window": _packet("window", _Frames.without_window),
     "tcp_analysis": _analysis,
     "duplicate_ack": lambda some: blank_where(some.marks["duplicate_ack"] == 0, some.marks["duplicate_ack"].tolist()),
+    "duplicate": lambda some: blank_where(some.without(DUPLICATE), [1] * len(some.frames)),
     "captured_octets": _frame("captured"),
     "wire_octets": _frame("wire"),
     "ip_octets": _packet("ip_octets", _Frames.not_ip),
