@@ -39,7 +39,7 @@ HOUSE = ROOT / "traceflow"
 
 LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
-    ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts"),
+    ("tcp", "holes", "states", "connstates", "options", "labels", "framelists", "keys", "timeouts", "quotes"),
     ("flows",),
     ("live", "analysis", "endings"),
     ("decode", "checksums", "fragments", "sources"),

@@ -66,19 +66,19 @@ LIVE = np.dtype(
             *("low_hi", "low_lo", "high_hi", "high_lo", "low_port", "high_port", "protocol", "ip_version"),
             *("upper_originates", "closed_by", "hashed", "heap_at", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
-            *("partial", "letters", "low_side", "high_side", "history"),
+            *("partial", "letters", "icmp_errors", "low_side", "high_side", "history"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
             *("u1", "u1", "u4", "u4", "i8", "u8"),
             *(HOT, HOT, REST, REST, "u1", "u1"),
-            *("u1", "u1", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
+            *("u1", "u1", "u8", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
         ],
         "offsets": [
             *(0, 8, 16, 24, 32, 34, 36, 37),
             *(38, 39, 40, 44, 48, 56),
             *(64, 128, 192, 280, 368, 369),
-            *(370, 371, 384, 448, 512),
+            *(370, 371, 376, 384, 448, 512),
         ],
         "itemsize": 576,
         "aligned": True,
@@ -95,6 +95,7 @@ LIVE = np.dtype(
 - `cause`: EndCause of a flow that ended.
 - `partial`: 1 where the flow was met in mid-connection.
 - `letters`: how many letters `history` holds.
+- `icmp_errors`: ICMP errors that quoted a packet of the flow while it lived.
 """
 
 

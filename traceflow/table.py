@@ -16,28 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.analysis import (
-    ANALYSIS,
-    analyse_segment,
-    analysis_rows,
-    open_analysis,
-)
+from traceflow.analysis import ANALYSIS, analyse_segment, analysis_rows, open_analysis
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import EMPTY, find_row, forget_row, hash_keys, index_row, is_reversed, reindex
 from traceflow.live import LIVE, as_octets, clear_words, copy_words, join_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, Options
-from traceflow.packets import BAD_CHECKSUM, NO_TIME, Verdict
-from traceflow.states import (
-    CLOSING,
-    TIMINGS,
-    add_turn,
-    finished,
-    follow_datagram,
-    follow_segment,
-    reopens,
-)
+from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
+from traceflow.quotes import NO_QUOTES, Quotes, note_quote
+from traceflow.states import CLOSING, TIMINGS, add_turn, finished, follow_datagram, follow_segment, reopens
 from traceflow.tcp import ACK, FIN, SYN, count_flags, note_segment, opens_new_flow, sender_originates, turns_direction
 from traceflow.timeouts import HEAP, NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
 
@@ -56,6 +44,7 @@ FROM_UPPER = 2
 STATE = np.dtype(
     [
         ("at", "u8"),  # next frame of the batch to handle
+        ("quote", "u8"),  # next quote of the batch
         ("first", "u8"),  # number of the first frame of the batch
         ("clock_ns", "i8"),  # running maximum of the time stamps
         ("secret", "u8", (5,)),  # random words of the hash
@@ -323,10 +312,7 @@ def track(
     heap: Any,
     deep: Any,
     words: Any,
-    frames: Any,
-    packets: Any,
-    marks: Any,
-    hashes: Any,
+    batch: Any,
 ) -> Any:
     """Give each packet its flow, from frame `at` of STATE on.
 
@@ -340,11 +326,10 @@ def track(
         heap: HEAP[n], the heap of timeouts.py.
         deep: ANALYSIS[n]; ANALYSIS[0] without analysis.
         words: Rows as uint64 words: those of `live`, those of flows that ended (_GONE_ROWS), and both of `deep`.
-        frames: FRAME[m].
-        packets: PACKET[m]; a Verdict may be set.
-        marks: MARK[m], filled.
-        hashes: uint32[m], hashes of the keys.
+        batch: FRAME[m]; PACKET[m], where a Verdict may be set; MARK[m], filled; uint32[m], hashes of the keys; and the
+            quotes of ICMP errors: PACKET[q], QUOTED[q].
     """
+    frames, packets, marks, hashes, quotes, quoted = batch
     table = state[U64(0)]
     verdicts = table["verdicts"]
     while table["at"] < U64(len(packets)):
@@ -376,6 +361,8 @@ def track(
             continue
         tcp = packet["protocol"] == _TCP
         upside = False if table["directed"] else is_reversed(packet)
+        if not tcp and U64(packet["bits"]) & U64(QUOTES):
+            note_quote(table, live, slots, quotes, quoted, number)
         hashed = U64(hashes[i])
         found = find_row(slots, live, packet, upside, hashed)
         reused = False
@@ -502,7 +489,11 @@ class FlowTable:
         reindex(self._slots, self._live, self._heap, int(state["live"]))
 
     def track(
-        self, frames: npt.NDArray[np.void], packets: npt.NDArray[np.void], first_number: int
+        self,
+        frames: npt.NDArray[np.void],
+        packets: npt.NDArray[np.void],
+        first_number: int,
+        quotes: Quotes = NO_QUOTES,
     ) -> npt.NDArray[np.void]:
         """Give each packet its flow.
 
@@ -510,6 +501,7 @@ class FlowTable:
             frames: FRAME[m], consecutive.
             packets: PACKET[m] of the same frames; a profile may set a Verdict.
             first_number: Number of the first frame, counted from 1 over all captures.
+            quotes: What ICMP errors among these frames quote; their flows are filled in.
 
         Returns:
             MARK[m], valid until the next call.
@@ -518,10 +510,11 @@ class FlowTable:
             self._marks, self._hashes = np.zeros(len(packets), MARK), np.zeros(len(packets), np.uint32)
         marks, hashes, state = self._marks[: len(packets)], self._hashes[: len(packets)], self._state
         hash_keys(packets, self.options.directed, state[0]["secret"], hashes)
-        state["at"], state["first"] = 0, first_number
+        state["at"], state["quote"], state["first"] = 0, 0, first_number
+        batch = frames, packets, marks, hashes, quotes.packets, quotes.quoted
         while True:
             rows = self._live, self._slots, self._heap, self._deep, self._words
-            track(state, *rows, frames, packets, marks, hashes)
+            track(state, *rows, batch)
             if state[0]["at"] == len(packets):
                 break
             self._take_gone()
