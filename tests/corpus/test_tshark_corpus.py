@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tshark_oracle import FLAGS, Comparison, captures, compare
+from tshark_oracle import FLAGS, Comparison, captures, compare, quoted_segments
 
 from traceflow.packets import Verdict
 from traceflow.pipeline import trace
@@ -31,6 +31,17 @@ def test_all_captures() -> None:
         if len(total.unlike[flag]) > 0.005 * (total.same[flag] + len(total.unlike[flag]))
     }
     assert unlike == {}
+
+
+def test_icmp_errors_point_at_the_stream_of_the_segment_they_quote() -> None:
+    """Ten errors of the corpus quote a TCP header; five of them one of a stream that had come before."""
+    known, unknown = [], []
+    for name in captures(SHARED):
+        for frame, quoted, flows in quoted_segments(SHARED, name):
+            (known if flows else unknown).append((name, frame, quoted, flows))
+    assert [(name, frame) for name, frame, quoted, flows in known if [quoted] != flows] == []
+    assert [(name, frame) for name, frame, quoted, _ in unknown if quoted] == []
+    assert (len(known), len(unknown)) == (5, 5)
 
 
 def test_the_big_mix(tmp_path: Path) -> None:
