@@ -331,6 +331,8 @@ def track(
     """
     frames, packets, marks, hashes, quotes, quoted = batch
     table = state[U64(0)]
+    if table["at"] == U64(0):
+        table["quote"] = 0
     verdicts = table["verdicts"]
     while table["at"] < U64(len(packets)):
         i = U64(table["at"])
@@ -510,7 +512,7 @@ class FlowTable:
             self._marks, self._hashes = np.zeros(len(packets), MARK), np.zeros(len(packets), np.uint32)
         marks, hashes, state = self._marks[: len(packets)], self._hashes[: len(packets)], self._state
         hash_keys(packets, self.options.directed, state[0]["secret"], hashes)
-        state["at"], state["quote"], state["first"] = 0, 0, first_number
+        state["at"], state["first"] = 0, first_number
         batch = frames, packets, marks, hashes, quotes.packets, quotes.quoted
         while True:
             rows = self._live, self._slots, self._heap, self._deep, self._words

@@ -5,7 +5,7 @@ by the same rules as everywhere, cut quotes and tunnels in them included. It has
 it, and its tunnel where it opens none itself. A quoted ICMP error is passed over: no error is sent about an error
 (RFC 1122 section 3.2.2, RFC 4443 section 2.4), so what looks like one is no packet of any flow.
 
-Only batches with such frames come here, so the kernel is compiled when the first one comes.
+Only batches with such frames come here, so the kernels are compiled when the first one comes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ _LINK_RAW = 101  # LINKTYPE_RAW: IPv4 or IPv6, by the version in its first octet
 _ERROR_OCTETS = 8  # of an ICMP error in front of the quote: RFC 792, RFC 4443 section 3
 _REDIRECT6, _REDIRECT6_OCTETS, _REDIRECTED = 137, 40, 4  # RFC 4861 sections 4.5 and 4.6.3
 _QUERY_OCTETS = 6  # of an ICMP query, up to its identifier
-_FROM_AROUND = ("tunnel", "tunnels", "tunnel_id")
 
 
 @outline_kernel
@@ -86,6 +85,45 @@ def find_quotes(octets: Any, frames: Any, packets: Any, first_number: Any, quote
     return count
 
 
+@kernel
+def keep_told(quotes: Any, rows: Any, quoted: Any, packets: Any, first_number: Any) -> Any:
+    """Keep the quotes whose key can be told, and give them what they take from the frame around.
+
+    Args:
+        quotes: FRAME[q].
+        rows: PACKET[q] of the same; those that are kept move to the front.
+        quoted: QUOTED[q], likewise.
+        packets: PACKET[m] of the batch.
+        first_number: Number of its first frame.
+
+    Returns:
+        How many are kept.
+    """
+    kept = U64(0)
+    for i in range(len(rows)):
+        row = rows[U64(i)]
+        if row["verdict"] != OK or U64(row["bits"]) & U64(QUOTES):
+            continue
+        # Where its type or identifier is cut off, decode has 0 for the ports of an ICMP message: those of other ones.
+        icmp = row["protocol"] == _ICMP or row["protocol"] == _ICMP6
+        if icmp and U64(quotes[U64(i)]["captured"]) < U64(row["transport"]) + U64(_QUERY_OCTETS):
+            continue
+        number = U64(quoted[U64(i)]["number"])
+        around = packets[number - U64(first_number)]
+        row["vlan_tags"] = around["vlan_tags"]
+        row["vlan_outer"] = around["vlan_outer"]
+        row["vlan_inner"] = around["vlan_inner"]
+        if row["tunnels"] == 0:
+            row["tunnels"] = around["tunnels"]
+            row["tunnel"] = around["tunnel"]
+            row["tunnel_id"] = around["tunnel_id"]
+        if kept != U64(i):
+            rows[kept] = row
+            quoted[kept]["number"] = number
+        kept += U64(1)
+    return kept
+
+
 def decode_quotes(batch: Batch, packets: npt.NDArray[np.void], *, outer: bool = False) -> Quotes:
     """Decode the packets that ICMP errors of a batch quote.
 
@@ -102,15 +140,5 @@ def decode_quotes(batch: Batch, packets: npt.NDArray[np.void], *, outer: bool = 
     count = int(find_quotes(batch.octets, batch.frames, packets, U64(batch.first_number), frames, quoted))
     frames, quoted = frames[:count], quoted[:count]
     rows = decode_batch(batch.octets, frames, np.zeros(count, PACKET), outer=outer)
-    icmp = np.isin(rows["protocol"], (_ICMP, _ICMP6))
-    # Where the type or the identifier is cut off, decode has 0 for its ports, which are those of other messages.
-    cut = icmp & (frames["captured"] < rows["transport"].astype(np.int64) + _QUERY_OCTETS)
-    told = (rows["verdict"] == OK) & (rows["bits"] & QUOTES == 0) & ~cut
-    rows, quoted = rows[told], quoted[told]
-    around = packets[(quoted["number"] - U64(batch.first_number)).astype(np.intp)]
-    for name in ("vlan_tags", "vlan_outer", "vlan_inner"):
-        rows[name] = around[name]
-    bare = rows["tunnels"] == 0
-    for name in _FROM_AROUND:
-        rows[name][bare] = around[name][bare]
-    return Quotes(rows, quoted)
+    told = int(keep_told(frames, rows, quoted, packets, U64(batch.first_number)))
+    return Quotes(rows[:told], quoted[:told])
