@@ -4,7 +4,7 @@ In detail: a whole run raises nothing; what is wrong stands in `errors`, and eac
 frames in flows plus frames under each Verdict; the frame lists are a partition of the frames in flows, ascending, as
 long as the flows have packets, and each frame's flow in the map is the one whose list has it; flows are numbered from 1
 in the order of their first frames; the same capture in batches of 1, 7 and 4096 frames gives the same flows, in the
-same order of their ends, and the same account.
+same order of their ends, the same flows quoted by ICMP errors (each counts them), and the same account.
 
     python fuzz/fuzz_trace.py [--seconds N] [--seed N] [--save FOLDER]
 
@@ -147,18 +147,24 @@ def check_flows(flows: FlowSet) -> None:
 def outcome(octets: bytes, rules: Options, batch_frames: int, read_octets: int) -> list[Any]:
     """Trace a capture; what must not depend on batches."""
     ended: list[int] = []
+    quoted: list[tuple[int, int]] = []
     with open_source(io.BytesIO(octets), batch_frames=batch_frames, read_octets=read_octets) as captures:
         run = Run(captures, rules)
         collector = FlowCollector(run)
         for step in run.steps():
             collector.take(step)
             ended += step.ended["number"].tolist()
+            quoted += step.quoted.tolist()
         flows = collector.flows()
     check_flows(flows)
     lists = [column.tolist() for column in flows.frame_map.lists()]
     rows = [[np.asarray(row[name]).tolist() for name in row.dtype.names] for row in flows.columns]
     labels = [flow.label for flow in flows]
-    return [repr(rows), labels, lists, ended, flows.account, [str(error) for error in flows.errors]]
+    pointed = [flow for _, flow in quoted if flow]
+    assert np.array_equal(np.bincount(pointed, minlength=len(flows) + 1)[1:], flows.columns["icmp_errors"]), (
+        "errors differ"
+    )
+    return [repr(rows), labels, lists, ended, quoted, flows.account, [str(error) for error in flows.errors]]
 
 
 def check(octets: bytes, rules: Options) -> None:

@@ -180,6 +180,7 @@ class Packet:
     seq: int = 0
     ack: int = 0
     datagram: object = None  # of a first fragment: what all fragments of the datagram have in common
+    quote: bytes = b""  # of an ICMP error: the start of the packet that it is about
 
 
 class NoFlowError(Exception):
@@ -199,6 +200,8 @@ ADDRESS_FAMILIES = {2: IPV4, 10: IPV6, 23: IPV6, 24: IPV6, 28: IPV6, 30: IPV6}
 EXTENSIONS = (0, 43, 60, 135, 139, 140)  # length in units of 8 octets, without the first 8
 FRAGMENT_HEADER, AUTHENTICATION, NO_NEXT_HEADER = 44, 51, 59
 ICMP, ICMPV6 = 1, 58
+ICMP_ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}  # the first two words are theirs, then comes the quote
+REDIRECT6 = 137
 ICMP_QUERIES = {ICMP: (0, 8, 13, 14, 15, 16, 17, 18), ICMPV6: (128, 129)}  # their identifier tells flows apart
 OTHERS_WITH_PORTS = (33, 132, 136)  # DCCP, SCTP, UDP-Lite
 TUNNELS = (
@@ -372,7 +375,7 @@ def _read_transport(data: bytes, at: int, protocol: int, version: int, source: b
     if protocol in ICMP_QUERIES and len(data) >= at + 6 and data[at] in ICMP_QUERIES[protocol]:
         return Packet(protocol, version, (source, _u16(data, at + 4)), (target, _u16(data, at + 4)))
     if protocol not in (TCP, UDP, *OTHERS_WITH_PORTS):
-        return Packet(protocol, version, (source, 0), (target, 0))
+        return Packet(protocol, version, (source, 0), (target, 0), quote=_quote(data[at:], protocol))
     _need(data, at + 4, "truncated ports")
     packet = Packet(protocol, version, (source, _u16(data, at)), (target, _u16(data, at + 2)))
     if protocol == TCP and len(data) >= at + 14:
@@ -380,6 +383,40 @@ def _read_transport(data: bytes, at: int, protocol: int, version: int, source: b
         packet.ack = int.from_bytes(data[at + 8 : at + 12], "big")
         packet.flags = data[at + 13]
     return packet
+
+
+def _quote(message: bytes, protocol: int) -> bytes:
+    """What an ICMP message quotes of another packet; empty where it is no error."""
+    if message and message[0] in ICMP_ERRORS.get(protocol, ()):
+        return message[8:]
+    if protocol == ICMPV6 and message and message[0] == REDIRECT6:
+        at = 40
+        while at + 8 <= len(message) and message[at + 1]:
+            if message[at] == 4:
+                return message[at + 8 :]
+            at += message[at + 1] * 8
+    return b""
+
+
+def read_quote(quote: bytes) -> Packet | None:
+    """The packet that a quote shows, if it can be told which flow it belongs to."""
+    try:
+        packet = read_packet(RawFrame(0, 101, quote, len(quote)))
+    except NoFlowError:
+        return None
+    if packet.protocol not in (ICMP, ICMPV6):
+        return packet
+    message = quote[_behind_headers(quote) :]
+    is_error = message[:1] and (message[0] in ICMP_ERRORS[packet.protocol] or message[0] == REDIRECT6)
+    return None if len(message) < 6 or is_error else packet
+
+
+def _behind_headers(packet: bytes) -> int:
+    """Where the header behind IP begins in a packet that `read_packet` took."""
+    if packet[0] >> 4 == 4:
+        header = (packet[0] & 15) * 4
+        return header + (packet[header + 1] + 2) * 4 if packet[9] == AUTHENTICATION else header
+    return _pass_extensions(packet, packet[6], 40, len(packet), 6)[1]
 
 
 # ---------------------------------------------------------------- tracing
@@ -437,6 +474,7 @@ class Result:
         flows: In opening order.
         verdicts: Frames by verdict, those that occur.
         frame_flow: For each frame, in order, the number of its flow, or 0.
+        frame_quoted: For frames with an ICMP error about a packet of a live flow, the number of that flow.
         frame_verdict: For each frame its verdict, or an empty text.
         times_ns: The time stamp of each frame.
         frames_out_of_order: Frames with a time before that of an earlier frame.
@@ -447,6 +485,7 @@ class Result:
     verdicts: dict[str, int] = field(default_factory=dict)
     frame_flow: list[int] = field(default_factory=list)
     frame_verdict: list[str] = field(default_factory=list)
+    frame_quoted: dict[int, int] = field(default_factory=dict)
     times_ns: list[int] = field(default_factory=list)
     frames_out_of_order: int = 0
     error: str | None = None
@@ -490,6 +529,10 @@ def _ns(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * SECOND_NS)
 
 
+def _key(packet: Packet) -> object:
+    return (packet.protocol, packet.version, *sorted((packet.source, packet.target)))
+
+
 class _Tracer:
     def __init__(self, idle_tcp_s: float | None, idle_other_s: float | None, linger_s: float, profile: str) -> None:
         self.idle_tcp_ns = _ns(idle_tcp_s)
@@ -517,6 +560,8 @@ class _Tracer:
             self.result.frame_flow.append(0)
             self.result.frame_verdict.append(text)
             return
+        if packet.quote:
+            self._note_quote(packet.quote, number)
         flow = self._take_pcapkit(packet, number) if self.pcapkit else self._take_default(packet, number)
         self.result.frame_flow.append(flow.number)
         self.result.frame_verdict.append("")
@@ -527,6 +572,13 @@ class _Tracer:
             self.result.verdicts["fragment without ports"] -= 1
             if not self.result.verdicts["fragment without ports"]:
                 del self.result.verdicts["fragment without ports"]
+
+    def _note_quote(self, quote: bytes, number: int) -> None:
+        """An error points at the flow of the packet it quotes, and changes nothing there."""
+        packet = read_quote(quote)
+        flow = self.live.get(_key(packet)) if packet else None
+        if flow:
+            self.result.frame_quoted[number] = flow.number
 
     def _read(self, frame: RawFrame, number: int) -> Packet:
         """Understand a frame; a later fragment by the first one of its datagram."""
@@ -581,7 +633,7 @@ class _Tracer:
         return flow
 
     def _take_default(self, packet: Packet, number: int) -> OracleFlow:
-        key = (packet.protocol, packet.version, *sorted((packet.source, packet.target)))
+        key = _key(packet)
         flags = packet.flags or 0
         flow = self.live.get(key)
         if flow is not None and packet.flags is not None and flags & (SYN | ACK) == SYN:  # rules 4 and 5

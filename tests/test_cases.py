@@ -18,6 +18,7 @@ from traceflow.cli.program import run
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text("utf-8"))
+WITH_QUOTES = [name for name, case in EXPECTED.items() if "quoted" in case]
 WITH_STATES = [name for name, case in EXPECTED.items() if any("conn_state" in flow for flow in case["flows"])]
 
 
@@ -46,3 +47,16 @@ def test_analysis_of_frames(name: str, profile: str, capsys: pytest.CaptureFixtu
     rows = csv.DictReader(capsys.readouterr().out.splitlines())
     found = {row["frame"]: row["tcp_analysis"].split("|") for row in rows if row["tcp_analysis"]}
     assert found == case["analysis"]
+
+
+@pytest.mark.parametrize("name", WITH_QUOTES)
+def test_flows_that_errors_quote(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`traceflow frames` names the flow that each ICMP error points at, and the flows count them."""
+    case = EXPECTED[name]
+    files = [str(FIXTURES / file) for file in case["files"]]
+    assert run(["frames", *files, "-q", "-T", "csv", "--fields", "frame,quoted_flow"]) == 0
+    rows = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert {row["frame"]: int(row["quoted_flow"]) for row in rows if row["quoted_flow"]} == case["quoted"]
+    flows = traceflow.trace(*files)
+    pointed = list(case["quoted"].values())
+    assert [flow.icmp_errors for flow in flows] == [pointed.count(number) for number in range(1, len(flows) + 1)]

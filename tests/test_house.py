@@ -40,7 +40,7 @@ HOUSE = ROOT / "traceflow"
 LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
     ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
-    ("timeouts", "cuts"),
+    ("timeouts", "cuts", "quotes"),
     ("flows",),
     ("live", "analysis", "findings", "endings"),
     ("decode", "checksums", "duplicates", "fragments", "sources"),

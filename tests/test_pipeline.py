@@ -45,6 +45,7 @@ class Everything:
     frames: list[Any]
     packets: list[Any]
     marks: list[Any]
+    quoted: list[Any]
     ended: list[int]
     flows: FlowSet
 
@@ -52,7 +53,7 @@ class Everything:
 def run_all(
     paths: list[Path], *, batch_frames: int, read_octets: int, profile: str = "default", **options: Any
 ) -> Everything:
-    found = Everything([], [], [], [], None)  # type: ignore[arg-type]
+    found = Everything([], [], [], [], [], None)  # type: ignore[arg-type]
     with open_source(*paths, batch_frames=batch_frames, read_octets=read_octets) as captures:
         run = Run(captures, options_for(profile, **options))
         collector = FlowCollector(run)
@@ -68,6 +69,7 @@ def run_all(
                 found.frames += frames.tolist()
             found.packets += step.packets.tolist()
             found.marks += step.marks.tolist()
+            found.quoted += step.quoted.tolist()
             found.ended += step.ended["number"].tolist()
         found.flows = collector.flows()
     return found
@@ -77,6 +79,7 @@ def assert_same(one: Everything, two: Everything) -> None:
     assert one.frames == two.frames
     assert one.packets == two.packets
     assert one.marks == two.marks
+    assert one.quoted == two.quoted
     assert one.ended == two.ended
     assert np.array_equal(one.flows.columns, two.flows.columns)
     for a, b in zip(one.flows.frame_map.lists(), two.flows.frame_map.lists(), strict=True):

@@ -17,7 +17,7 @@ import csv
 import gzip
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -167,6 +167,31 @@ def compare(shared: Path, name: str, total: Comparison, recorded: dict[str, Foun
     total.differences |= said ^ theirs
     for counter, found in ((total.theirs, theirs), (total.ours, said), (total.same, said & theirs)):
         counter.update(flag for _, _, flag in found)
+
+
+def quoted_segments(shared: Path, name: str) -> Iterator[tuple[int, int | None, list[int]]]:
+    """ICMP errors to which tshark gives a `tcp.stream`, that of the TCP header they quote.
+
+    Returns:
+        Number of each such frame, the flow that we have it point at (0: none was live; None: the quote was not read),
+        and the flows of earlier frames with the same stream, of which there is at most one where both agree.
+    """
+    with gzip.open(shared / "oracle" / "tshark" / f"{name}.tsv.gz", "rt", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    errors = [row for row in rows if row.get("icmp_quoted") == "1"]
+    if not errors:
+        return
+    flows: dict[int, int] = {}
+    quoted: dict[int, int] = {}
+    with open_source(shared / "corpus" / name) as source:
+        for step in Run(source, options_for("tshark")).steps():
+            if step.batch is not None:
+                flows.update(enumerate(step.marks["flow"].tolist(), step.batch.first_number))
+            quoted.update(step.quoted.tolist())
+    for error in errors:
+        frame, stream = int(error["frame"]), error["tcp_stream"]
+        same = (int(row["frame"]) for row in rows if row["tcp_stream"] == stream and row["icmp_quoted"] != "1")
+        yield frame, quoted.get(frame), sorted({flows[number] for number in same if number < frame})
 
 
 def recorded_flags() -> dict[str, Found]:

@@ -96,6 +96,7 @@ def _assemble(gone: Any, words: Any, deep: Any, flows: Any, flow_words: Any, rea
         flow["ip_version"] = row["ip_version"]
         flow["turned"] = row["turned"]
         flow["partial"] = row["partial"]
+        flow["icmp_errors"] = row["icmp_errors"]
         flow["upper_originates"] = row["upper_originates"]
         flow["end_cause"] = row["cause"]
         flow["end_reason"] = reasons[U64(row["cause"])]

@@ -176,6 +176,7 @@ FLOW = np.dtype(
         ("tunnel_id", "u4"),  # likewise
         ("tunnel", "u1"),  # likewise, a Tunnel
         ("analysed", "u1"),  # 1: a TCP flow that was analysed, see `Options`
+        ("icmp_errors", "u8"),  # ICMP errors and redirects that quoted a packet of it, see decode/quotes.py
         ("syn_to_syn_ack_ns", "i8"),  # times of the handshake, or NOT_SEEN_NS
         ("syn_ack_to_ack_ns", "i8"),
         ("first_ns", "i8"),  # earliest and latest time stamp of all its frames

@@ -259,7 +259,7 @@ def resolve(
 
 
 class FragmentTable:
-    """The table. Ask `resolve` for a piece of a batch, track that piece, take what `released` says, go on.
+    """The table. Of a batch with fragments, ask `resolve` for a piece, track it, take what `released` says, go on.
 
     Args:
         datagrams: How many it holds, a multiple of four; the oldest of those that share a place make room.
@@ -275,11 +275,6 @@ class FragmentTable:
         self._held = np.zeros(waiting, FRAME)
         self.late = 0
         """Fragments that were counted in their flow after they had been handled: the first one came behind them."""
-
-    @staticmethod
-    def concerned(packets: npt.NDArray[np.void]) -> bool:
-        """Whether there is a fragment in a batch at all."""
-        return bool((packets["bits"] & FRAGMENT).any())
 
     def resolve(
         self,

@@ -67,23 +67,23 @@ LIVE = np.dtype(
             *("upper_originates", "closed_by", "hashed", "next_free", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
             *("partial", "letters", "low_side", "high_side", "history"),
-            *("segment", "tag", "parent", "cut_ns"),
+            *("segment", "tag", "parent", "cut_ns", "icmp_errors"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
             *("u1", "u1", "u4", "u4", "i8", "u8"),
             *(HOT, HOT, REST, REST, "u1", "u1"),
             *("u1", "u1", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
-            *("u4", "u8", "u8", "i8"),
+            *("u4", "u8", "u8", "i8", "u8"),
         ],
         "offsets": [
             *(0, 8, 16, 24, 32, 34, 36, 37),
             *(38, 39, 40, 44, 48, 56),
             *(64, 128, 192, 280, 368, 369),
             *(370, 371, 384, 448, 512),
-            *(372, 376, 560, 568),
+            *(372, 376, 560, 568, 576),
         ],
-        "itemsize": 576,
+        "itemsize": 640,
         "aligned": True,
     }
 )
@@ -102,6 +102,7 @@ LIVE = np.dtype(
 - `tag`: what carried the first packet, see `tag_of` of keys.py.
 - `cut_ns`: when the active timeout is over; nothing without one. It and `parent` lie in the line of the history,
   which most flows do not touch when they open.
+- `icmp_errors`: ICMP errors that quoted a packet of the flow while it lived.
 """
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "MSS_OPTION",
     "NO_TIME",
     "PACKET",
+    "QUOTES",
     "SACK_PERMITTED_OPTION",
     "SEQ_KNOWN",
     "TIMESTAMPS_OPTION",
@@ -142,6 +143,8 @@ WINDOW_KNOWN = 32
 """Bit of PACKET `bits`: `window` was captured."""
 DUPLICATE = 64
 """Bit of PACKET `bits`: an exact duplicate of a frame shortly before it (`duplicates.py`)."""
+QUOTES = 128
+"""Bit of PACKET `bits`: an ICMP error or redirect, which quotes the packet that it is about."""
 
 MSS_OPTION = 1
 """Bit of PACKET `options`: a SYN with a maximum segment size (RFC 9293 section 3.7.1); `mss` holds it."""
@@ -165,7 +168,7 @@ PACKET = np.dtype(
         ("protocol", "u1"),  # IANA protocol number of the payload of IP
         ("ip_version", "u1"),  # 4 or 6; 0 where there is no IP packet
         ("verdict", "u1"),  # a Verdict
-        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT | BAD_CHECKSUM | WINDOW_KNOWN | DUPLICATE
+        ("bits", "u1"),  # SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | FRAGMENT | BAD_CHECKSUM | WINDOW_KNOWN | ...
         ("seq", "u4"),  # TCP sequence number
         ("ack", "u4"),  # TCP acknowledgment number
         ("window", "u2"),  # TCP window as sent (unscaled)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.checksums import verify_batch
-from traceflow.decode import decode_batch
+from traceflow.decode import decode_batch, decode_quotes
 from traceflow.duplicates import DuplicateFinder
 from traceflow.errors import IncompleteWarning
 from traceflow.flows import FLOW, Account, FlowSet
@@ -24,7 +24,8 @@ from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
 from traceflow.live import as_octets
 from traceflow.options import Options, options_for
-from traceflow.packets import PACKET, Batch
+from traceflow.packets import FRAGMENT, PACKET, QUOTES, Batch
+from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.sources import Captures, open_source
 from traceflow.table import FROM_UPPER, LATE, MARK, FlowTable
 
@@ -43,6 +44,7 @@ class Step:
         marks: MARK[m] of `table.py`.
         ended: FLOW[k], the flows that ended up to and including this batch, in the order in which they ended.
         late: LATE[j] of `table.py`: frames of this batch or of an earlier one that belong to a flow after all.
+        quoted: QUOTED[q] of `quotes.py`: ICMP errors of this batch, and the flow of the packet that each quotes.
     """
 
     batch: Batch | None
@@ -50,6 +52,7 @@ class Step:
     marks: npt.NDArray[np.void]
     ended: npt.NDArray[np.void]
     late: npt.NDArray[np.void]
+    quoted: npt.NDArray[np.void]
 
 
 class Run:
@@ -89,25 +92,35 @@ class Run:
             self.duplicates.mark(batch.octets, batch.frames, packets)
             if self._checksums:
                 verify_batch(batch.octets, batch.frames, packets)
-            marks, late = self._track(batch, packets)
-            yield Step(batch, packets, marks, self.table.drain(), late)
+            bits = int(np.bitwise_or.reduce(packets["bits"]))
+            quotes = NO_QUOTES
+            if bits & QUOTES:
+                quotes = decode_quotes(batch, packets, outer=self.table.options.outer)
+            marks, late = self._track(batch, packets, bits, quotes)
+            yield Step(batch, packets, marks, self.table.drain(), late, quotes.quoted)
             if self._stopped:
                 self._interrupted = True
                 break
         self.table.end()
-        yield Step(None, rows[:0], np.zeros(0, MARK), self.table.drain(), _NO_LATE)
+        yield Step(None, rows[:0], np.zeros(0, MARK), self.table.drain(), _NO_LATE, NO_QUOTES.quoted)
 
-    def _track(self, batch: Batch, packets: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
-        """Give each packet of a batch its flow: MARK[m], and LATE[j] of the fragments that waited for one of them."""
-        if not self.fragments.concerned(packets):
-            return self.table.track(batch.frames, packets, batch.first_number), _NO_LATE
+    def _track(
+        self, batch: Batch, packets: npt.NDArray[np.void], bits: int, quotes: Quotes
+    ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+        """Give each packet of a batch its flow: MARK[m], and LATE[j] of the fragments that waited for one of them.
+
+        `bits` are those that any of the packets has.
+        """
+        if not bits & FRAGMENT:
+            return self.table.track(batch.frames, packets, batch.first_number, quotes), _NO_LATE
         marks, late, at = np.zeros(len(packets), MARK), [], 0
         while at < len(packets):
             stop = self.fragments.resolve(batch.octets, batch.frames, packets, batch.first_number, at)
-            first = batch.first_number + at
-            marks[at:stop] = self.table.track(batch.frames[at:stop], packets[at:stop], first)
+            first, behind = batch.first_number + at, batch.first_number + stop
+            part = quotes.part(first, behind)
+            marks[at:stop] = self.table.track(batch.frames[at:stop], packets[at:stop], first, part)
             for number, frame, packet in self.fragments.released():
-                late.append((number, *self.table.track_late(frame, packet, batch.first_number + stop - 1)))
+                late.append((number, *self.table.track_late(frame, packet, behind - 1)))
             at = stop
         return marks, np.array(late, LATE) if late else _NO_LATE
 

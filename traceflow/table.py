@@ -36,16 +36,9 @@ from traceflow.keys import (
 )
 from traceflow.live import LIVE, as_octets, clear_words, copy_words, join_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, Options
-from traceflow.packets import BAD_CHECKSUM, NO_TIME, Verdict
-from traceflow.states import (
-    CLOSING,
-    TIMINGS,
-    add_turn,
-    finished,
-    follow_datagram,
-    follow_segment,
-    reopens,
-)
+from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
+from traceflow.quotes import NO_QUOTES, Quotes, note_quote
+from traceflow.states import CLOSING, TIMINGS, add_turn, finished, follow_datagram, follow_segment, reopens
 from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, turns_direction
 from traceflow.timeouts import HEAP, NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
 
@@ -64,6 +57,7 @@ FROM_UPPER = 2
 STATE = np.dtype(
     [
         ("at", "u8"),  # next frame of the batch to handle
+        ("quote", "u8"),  # next quote of the batch
         ("first", "u8"),  # number of the first frame of the batch
         ("clock_ns", "i8"),  # running maximum of the time stamps
         ("secret", "u8", (6,)),  # random words of the hash
@@ -340,10 +334,7 @@ def track(
     heap: Any,
     deep: Any,
     words: Any,
-    frames: Any,
-    packets: Any,
-    marks: Any,
-    hashes: Any,
+    batch: Any,
 ) -> Any:
     """Give each packet its flow, from frame `at` of STATE on.
 
@@ -357,12 +348,13 @@ def track(
         heap: HEAP[n], the heap of timeouts.py.
         deep: ANALYSIS[n]; ANALYSIS[0] without analysis.
         words: Rows as uint64 words: those of `live`, those of flows that ended (_GONE_ROWS), and both of `deep`.
-        frames: FRAME[m].
-        packets: PACKET[m]; a Verdict may be set.
-        marks: MARK[m], filled.
-        hashes: uint32[m], hashes of the keys.
+        batch: FRAME[m]; PACKET[m], where a Verdict may be set; MARK[m], filled; uint32[m], hashes of the keys; and the
+            quotes of ICMP errors: PACKET[q], QUOTED[q].
     """
+    frames, packets, marks, hashes, quotes, quoted = batch
     table = state[U64(0)]
+    if table["at"] == U64(0):
+        table["quote"] = 0
     verdicts = table["verdicts"]
     while table["at"] < U64(len(packets)):
         i = U64(table["at"])
@@ -393,6 +385,8 @@ def track(
             continue
         tcp = packet["protocol"] == _TCP
         upside = False if table["directed"] else is_reversed(packet)
+        if not tcp and U64(packet["bits"]) & U64(QUOTES):
+            note_quote(table, live, slots, quotes, quoted, number)
         hashed = U64(hashes[i])
         found = find_row(slots, live, packet, upside, hashed, table["key_mask"])
         reused = False
@@ -550,7 +544,11 @@ class FlowTable:
         self._words = tuple(rows.view(np.uint64) for rows in (self._live, self._gone, self._deep, self._gone_deep))
 
     def track(
-        self, frames: npt.NDArray[np.void], packets: npt.NDArray[np.void], first_number: int
+        self,
+        frames: npt.NDArray[np.void],
+        packets: npt.NDArray[np.void],
+        first_number: int,
+        quotes: Quotes = NO_QUOTES,
     ) -> npt.NDArray[np.void]:
         """Give each packet its flow.
 
@@ -558,6 +556,7 @@ class FlowTable:
             frames: FRAME[m], consecutive.
             packets: PACKET[m] of the same frames; a profile may set a Verdict.
             first_number: Number of the first frame, counted from 1 over all captures.
+            quotes: What ICMP errors among these frames quote; their flows are filled in.
 
         Returns:
             MARK[m], valid until the next call.
@@ -567,9 +566,10 @@ class FlowTable:
         marks, hashes, state = self._marks[: len(packets)], self._hashes[: len(packets)], self._state
         hash_keys(packets, self.options.directed, state[0]["secret"], U64(state[0]["key_mask"]), hashes)
         state["at"], state["first"] = 0, first_number
+        batch = frames, packets, marks, hashes, quotes.packets, quotes.quoted
         while True:
             rows = self._live, self._slots, self._heap, self._deep, self._words
-            track(state, *rows, frames, packets, marks, hashes)
+            track(state, *rows, batch)
             if state[0]["at"] == len(packets):
                 break
             self._take_gone()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tshark_oracle import LEFT_OUT, STREAM, Comparison, captures, compare, meant, recorded_flags
+from tshark_oracle import LEFT_OUT, STREAM, Comparison, captures, compare, meant, quoted_segments, recorded_flags
 
 from traceflow.flows import ANALYSIS_FLAGS
 from traceflow.pipeline import trace
@@ -81,6 +81,17 @@ def test_the_list_of_differences(total: Comparison) -> None:
     LOG.warning(f"{len({(name, frame) for name, frame, _ in listed})} frames differ on purpose")
     assert len({(name, frame) for name, frame, _ in listed}) <= 0.001 * total.frames
     assert sorted(listed - total.differences) == []
+
+
+def test_icmp_errors_point_at_the_stream_of_the_segment_they_quote() -> None:
+    """Ten errors of the corpus quote a TCP header; five of them one of a stream that had come before."""
+    known, unknown = [], []
+    for name in captures(SHARED):
+        for frame, quoted, flows in quoted_segments(SHARED, name):
+            (known if flows else unknown).append((name, frame, quoted, flows))
+    assert [(name, frame) for name, frame, quoted, flows in known if [quoted] != flows] == []
+    assert [(name, frame) for name, frame, quoted, _ in unknown if quoted] == []
+    assert (len(known), len(unknown)) == (5, 5)
 
 
 def test_the_big_mix(tmp_path: Path) -> None:

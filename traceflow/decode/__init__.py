@@ -4,6 +4,7 @@ Nothing here looks at flows or keeps anything from one frame to the next.
 """
 
 from traceflow.decode.links import LINKS
+from traceflow.decode.quotes import decode_quotes
 from traceflow.decode.walk import decode, decode_batch
 
-__all__ = ["LINKS", "decode", "decode_batch"]
+__all__ = ["LINKS", "decode", "decode_batch", "decode_quotes"]

@@ -15,6 +15,7 @@ from traceflow.packets import (
     ACK_KNOWN,
     FLAGS_KNOWN,
     MSS_OPTION,
+    QUOTES,
     SACK_PERMITTED_OPTION,
     SEQ_KNOWN,
     TIMESTAMPS_OPTION,
@@ -50,6 +51,7 @@ __all__ = [
 
 ICMP, TCP, UDP, _DCCP, ICMP6, _SCTP, _UDP_LITE = 1, 6, 17, 33, 58, 132, 136
 _SYN = 0x02
+_REDIRECT6 = 137
 IPV4, IPV6, GRE, IPIP, _ETHERIP, MPLS_IN_IP, ETHERNET_IN_IP = 4, 41, 47, 94, 97, 137, 143
 PORT_VXLAN, PORT_VXLAN_LINUX, PORT_VXLAN_CISCO, PORT_VXLAN_GPE = 4789, 8472, 48879, 4790
 PORT_GENEVE, PORT_GTP_U, PORT_TEREDO, PORT_MPLS_IN_UDP, PORT_AYIYA, PORT_L2TP = 6081, 2152, 3544, 6635, 5072, 1701
@@ -163,8 +165,8 @@ def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
 def _other(b: Any, s: Any, n: Any, protocol: Any, o: Any, row: Any) -> Any:
     """SCTP, DCCP, UDP-Lite and ICMP at `o`: their ports or ids. Returns (verdict, octets of the header).
 
-    Both ports of an ICMP query are its identifier, so that questions and answers with one id are a flow. The
-    payload of ICMP begins at its own header.
+    Both ports of an ICMP query are its identifier, so that questions and answers with one id are a flow. Errors and
+    redirects have the bit QUOTES. The payload of ICMP begins at its own header.
     """
     header = U64(0)
     if protocol == U64(ICMP) or protocol == U64(ICMP6):
@@ -172,11 +174,15 @@ def _other(b: Any, s: Any, n: Any, protocol: Any, o: Any, row: Any) -> Any:
             return OK, header
         kind = U64(b[s + o])
         query = kind == U64(128) or kind == U64(129)  # RFC 4443: echo
+        quotes = (kind >= U64(1) and kind <= U64(4)) or kind == U64(_REDIRECT6)
         if protocol == U64(ICMP):  # RFC 792: echo, time stamp, information; RFC 950: mask
             query = kind == U64(0) or kind == U64(8) or (kind >= U64(13) and kind <= U64(18))
+            quotes = (kind >= U64(3) and kind <= U64(5)) or kind == U64(11) or kind == U64(12)
         if query:
             row["src_port"] = u16(b, s + o + U64(4))
             row["dst_port"] = row["src_port"]
+        elif quotes:
+            row["bits"] = U64(row["bits"]) | U64(QUOTES)
         return OK, header
     if protocol == U64(_SCTP) or protocol == U64(_DCCP) or protocol == U64(_UDP_LITE):
         if n < o + U64(4):

@@ -54,6 +54,7 @@ class _Frames:
         chosen: Any = slice(None) if flow is None else np.flatnonzero(step.marks["flow"] == flow)
         self.at: npt.NDArray[np.int64] = np.arange(count)[chosen]
         self.frames, self.packets, self.marks = step.batch.frames[chosen], step.packets[chosen], step.marks[chosen]
+        self.quoted = step.quoted
         self.first_number, self.first_in_file = step.batch.first_number, step.batch.first_in_file
         self.interfaces = interfaces
 
@@ -136,6 +137,12 @@ def _analysis(some: _Frames) -> list[Any]:
     return [texts[flags] for flags in found]
 
 
+def _quoted_flows(some: _Frames) -> list[Any]:
+    """The flow that the packet quoted by an ICMP error belonged to."""
+    flows = {int(number): int(flow) or None for number, flow in some.quoted.tolist()}
+    return [flows.get(number) for number in (some.at + some.first_number).tolist()]
+
+
 def _no_ack(some: _Frames) -> npt.NDArray[np.bool_]:
     empty: npt.NDArray[np.bool_] = some.without(ACK_KNOWN) | (some.packets["flags"] & ACK == 0)
     return empty
@@ -165,6 +172,7 @@ _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
     "tcp_analysis": _analysis,
     "duplicate_ack": lambda some: blank_where(some.marks["duplicate_ack"] == 0, some.marks["duplicate_ack"].tolist()),
     "duplicate": lambda some: blank_where(some.without(DUPLICATE), [1] * len(some.frames)),
+    "quoted_flow": _quoted_flows,
     "captured_octets": _frame("captured"),
     "wire_octets": _frame("wire"),
     "ip_octets": _packet("ip_octets", _Frames.not_ip),
