@@ -44,7 +44,7 @@ LAYERS = (
     ("flows",),
     ("live", "analysis", "findings", "endings"),
     ("decode", "checksums", "duplicates", "fragments", "sources"),
-    ("table",),
+    ("tracking", "table"),
     ("pipeline",),
     ("sinks", "adapters"),
     ("tracer",),

@@ -703,9 +703,11 @@ def many(flows: int, *, gap_ns: int = 0, rounds: int = 1) -> tuple[np.ndarray, n
     return frames, packets
 
 
-@pytest.mark.parametrize("flows", [1023, 1024, 1025, 2048, 2049, 5000])
+@pytest.mark.parametrize(
+    "flows", [1023, 1024, 1025, 4095, 4096, 4097, pytest.param(33_000, marks=pytest.mark.slow_plain("66 000 frames"))]
+)
 def test_growth(flows: int) -> None:
-    """All live at once, past 1024, 2048 and 4096 rows: the second round finds the flows of the first."""
+    """All live at once, past 1024 (half the index), 4096 and 32 768 rows: all are found again."""
     frames, packets = many(flows, rounds=2)
     found, ended = run(FlowTable(Options()), frames, packets, batch=977)
     assert found == [*range(1, flows + 1)] * 2

@@ -1,0 +1,91 @@
+"""The room `tracking`: what the kernel of the table promises its caller. The rules themselves are in test_table.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from traceflow.flows import EndCause
+from traceflow.options import Options
+from traceflow.packets import FRAME, PACKET
+from traceflow.table import FlowTable
+from traceflow.tracking import GONE_ROWS, MARK, STATE, end_all, track
+
+UDP = 17
+
+
+def datagrams(sources: list[int], gap_ns: int = 0) -> tuple[Any, Any]:
+    """One UDP packet from each of some hosts to the same one."""
+    frames, packets = np.zeros(len(sources), FRAME), np.zeros(len(sources), PACKET)
+    frames["time_ns"] = np.arange(len(sources)) * gap_ns
+    packets["ip_version"], packets["protocol"] = 4, UDP
+    packets["src_lo"] = 0xFFFF00000000 + np.array(sources)
+    packets["dst_lo"] = 0xFFFF0A000000
+    return frames, packets
+
+
+class Kernel:
+    """The kernel under test, with the arrays of a table that never makes room."""
+
+    def __init__(self, packets: Any, frames: Any, **options: Any) -> None:
+        self.table = FlowTable(Options(analysis=False, **options), seed=1)
+        self.marks = np.zeros(len(packets), MARK)
+        hashes = np.arange(len(packets), dtype=np.uint32) % np.uint32(64)  # any, as long as a key has always the same
+        self.batch = (
+            frames,
+            packets,
+            self.marks,
+            hashes,
+            np.zeros(0, PACKET),
+            np.zeros(0, [("number", "u8"), ("flow", "u8")]),
+        )
+        self.state["at"], self.state["first"] = 0, 1
+
+    @property
+    def state(self) -> Any:
+        return self.table._state[0]
+
+    def run(self) -> int:
+        table = self.table
+        track(table._state, table._live, table._slots, table._heap, table._deep, table._words, self.batch)
+        return int(self.state["at"])
+
+
+def test_stops_before_a_frame_for_which_no_row_is_free() -> None:
+    """The index, of 2048 slots, is half full with 1024 flows; the next frame is untouched."""
+    frames, packets = datagrams(list(range(1100)))
+    kernel = Kernel(packets, frames)
+    assert kernel.run() == 1024
+    assert kernel.state["live"] == kernel.state["fresh"] == 1024
+    assert kernel.marks["flow"][1024:].any() == False  # noqa: E712 - an array's bool
+    assert kernel.run() == 1024, "again, as long as nobody makes room"
+    kernel.table._make_room()
+    assert kernel.run() == 1100
+    assert kernel.marks["flow"].tolist() == [*range(1, 1101)]
+
+
+def test_stops_where_no_room_is_left_for_flows_that_end() -> None:
+    """A table of one flow ends one at every frame; three may end at once, so it stops with two places left."""
+    frames, packets = datagrams(list(range(300)))
+    kernel = Kernel(packets, frames, max_flows=1)
+    assert kernel.run() == GONE_ROWS - 1
+    assert kernel.state["ended"] == GONE_ROWS - 2
+    kernel.state["ended"] = 0
+    assert kernel.run() == 300
+
+
+def test_end_hands_out_in_the_order_it_is_given() -> None:
+    frames, packets = datagrams([7, 8, 9])
+    kernel = Kernel(packets, frames)
+    assert kernel.run() == 3
+    rows = np.array([2, 0, 1], np.uint32)
+    table = kernel.table
+    assert end_all(table._state, table._live, table._words, rows, 0, np.uint64(EndCause.END_OF_INPUT)) == 3
+    assert table._gone["number"][:3].tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["at", "first", "quote", "live", "free", "fresh", "ended"])
+def test_what_counts_has_64_bits(name: str) -> None:
+    assert STATE[name] == np.uint64
