@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "rules.md").read_text("utf-8")
 EXPECTED: dict[str, Any] = json.loads((ROOT / "fixtures" / "expected.json").read_text("utf-8"))
 
-TO_COME = {11}
+TO_COME: set[int] = set()
 """Rules without a test, because what they speak of does not exist yet: take a number out when its columns come."""
 
 RULES, CASES = 25, 32

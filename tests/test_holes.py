@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from traceflow.compiled import U64
-from traceflow.holes import ISLANDS, land, receive
+from traceflow.holes import ISLANDS, has_seen, land, receive
 from traceflow.states import SIDE
 
 
@@ -67,3 +67,16 @@ def test_landing_takes_up_what_was_reached() -> None:
     row["next_seq"] = 145
     land(row)
     assert state(row) == (150, [])
+
+
+@pytest.mark.parametrize("start", [100, 2**32 - 15])
+@pytest.mark.parametrize(
+    ("first", "behind", "expected"),
+    [(-10, 0, True), (-5, 1, False), (0, 10, False), (20, 30, True), (22, 28, True), (19, 30, False), (20, 31, False)],
+)
+def test_what_was_seen(start: int, first: int, behind: int, expected: bool) -> None:
+    """All before `start`, and 20 to 30 behind it; also where the numbers wrap."""
+    row = side(start)
+    numbers = [U64((start + number) % 2**32) for number in (20, 30, first, behind)]
+    receive(row, numbers[0], numbers[1])
+    assert bool(has_seen(row, numbers[2], numbers[3])) == expected

@@ -556,3 +556,38 @@ def test_a_syn_ack_that_is_followed_up(name: str, tmp_path: Path) -> None:
     e = Exchange("10.0.0.1:40000", "10.0.0.2:50000")
     script(e)
     assert said(e, tmp_path, profile="zeek") == expected
+
+
+REPEATED: dict[str, tuple[Script, int, int]] = {
+    # By flow-rules 11, counted by hand: (script, of the originator, of the responder).
+    "nothing": (lambda e: e.connection(), 0, 0),
+    "a SYN three times more": (lambda e: [e.a.syn(), *(e.a.syn(seq=100) for _ in range(3))], 3, 0),
+    "a SYN with another number opens a flow": (lambda e: [e.a.syn(), e.a.syn(seq=5000)], 0, 0),
+    "a SYN+ACK with another number": (lambda e: [e.a.syn(), e.b.syn_ack(), e.b.syn_ack(seq=700)], 0, 0),
+    "data again": (lambda e: [e.open(), e.a.data(b"abc"), e.a.data(b"abc", seq=101)], 1, 0),
+    "part of it again": (lambda e: [e.open(), e.a.data(b"abcd"), e.a.data(b"bc", seq=102)], 1, 0),
+    "old and new": (lambda e: [e.open(), e.a.data(b"abc"), e.a.data(b"bcd", seq=102)], 0, 0),
+    "what fills a hole": (lambda e: [e.open(), e.a.data(b"def", seq=104), e.a.data(b"abc", seq=101)], 0, 0),
+    "what lies behind a hole, again": (lambda e: [e.open(), *(e.a.data(b"def", seq=104) for _ in range(2))], 1, 0),
+    "a keep-alive": (lambda e: [e.open(), e.a.data(b"abc"), e.b.ack(), e.a.data(b"c", seq=103)], 0, 0),
+    "a keep-alive without an octet": (lambda e: [e.open(), e.a.data(b"abc"), e.b.ack(), e.a.ack(seq=103)], 0, 0),
+    "duplicate ACKs": (lambda e: [e.open(), e.a.data(b"abc"), *(e.b.ack() for _ in range(4))], 0, 0),
+    "a FIN again": (lambda e: [e.open(), e.a.fin(), e.b.ack(), e.a.fin(seq=101)], 1, 0),
+    "data that was sent, now with the FIN": (
+        lambda e: [e.open(), e.a.data(b"abc"), e.a.segment(FIN | ACK, b"abc", seq=101)],
+        0,
+        0,
+    ),
+    "of the responder": (lambda e: [e.open(), e.b.data(b"abc"), e.b.data(b"abc", seq=901)], 0, 1),
+    "a RST twice": (lambda e: [e.open(), e.a.rst(), e.a.rst()], 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_retransmissions(name: str, tmp_path: Path) -> None:
+    """Client numbers begin at 100, server numbers at 900."""
+    script, orig, resp = REPEATED[name]
+    e = Exchange()
+    script(e)
+    flow = flows_of(e, tmp_path)[0]
+    assert (flow.orig.retransmissions, flow.resp.retransmissions) == (orig, resp)

@@ -114,6 +114,9 @@ def _assemble(gone: Any, words: Any, deep: Any, flows: Any, flow_words: Any, rea
         _copy_end(words, start, not upper, flow_words, at + _RESP_WORD)
         _finish_half(flow["orig"], row["high"] if upper else row["low"], tcp)
         _finish_half(flow["resp"], row["low"] if upper else row["high"], tcp)
+        low, high = row["low_retransmissions"], row["high_retransmissions"]
+        flow["orig"]["retransmissions"] = high if upper else low
+        flow["resp"]["retransmissions"] = low if upper else high
         _write_times(flow, flow["orig"], flow["resp"])
         if analysis and tcp:
             write_analysed(deep[U64(i)], flow, upper)

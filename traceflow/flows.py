@@ -140,15 +140,16 @@ HALF = np.dtype(
             "opened_ns",  # time stamp of the frame that came first
             "opened_frame",  # and its number
             "flags",  # how many segments had FIN, SYN, RST, PSH, ACK, URG, ECE, CWR
+            "retransmissions",  # how many repeated what was seen before, SYN and FIN included (flow-rules 11)
             "analysed",
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "i8", "u4", "u1", "u1"),
-            *("i8", "i8", "u8", ("u8", (8,)), ANALYSED),
+            *("i8", "i8", "u8", ("u8", (8,)), "u8", ANALYSED),
         ],
-        # As in HOT and REST of live.py, one behind the other, so that a row is copied word by word.
-        "offsets": [*(0, 8, 16, 24, 32, 48, 52, 53), *(64, 72, 80, 88, 152)],
-        "itemsize": 152 + ANALYSED.itemsize,
+        # The first 152 as in HOT and REST of live.py, one behind the other, so that a row is copied word by word.
+        "offsets": [*(0, 8, 16, 24, 32, 48, 52, 53), *(64, 72, 80, 88, 152, 160)],
+        "itemsize": 160 + ANALYSED.itemsize,
         "aligned": True,
     }
 )
@@ -533,7 +534,7 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
     elif part == "port":
         # In place of ports, a query of ICMP has its identifier on both sides.
         undefined = ~np.isin(flows["protocol"], list(PROTOCOLS_WITH_PORTS)) & (flows["orig_port"] == 0)
-    elif part in FLAG_NAMES:
+    elif part in FLAG_NAMES or part == "retransmissions":
         undefined = flows["protocol"] != _TCP
     elif part == "base_seq":
         undefined = flows[side]["bits"] & BASE_KNOWN == 0

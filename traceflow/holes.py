@@ -11,7 +11,7 @@ from typing import Any
 from traceflow.compiled import U64, inline_kernel, outline_kernel
 from traceflow.tcp import lies_after
 
-__all__ = ["ISLANDS", "land", "receive"]
+__all__ = ["ISLANDS", "has_seen", "land", "receive"]
 
 ISLANDS = 2
 """Islands that are kept of a direction; later ones join the last."""
@@ -27,6 +27,18 @@ def land(side: Any) -> Any:
         islands[U64(0)] = islands[U64(2)]
         islands[U64(1)] = islands[U64(3)]
         side["island_count"] -= U64(1)
+
+
+@inline_kernel
+def has_seen(side: Any, first: Any, behind: Any) -> Any:
+    """Whether all numbers from `first` up to `behind` were seen, or missed for good."""
+    if not lies_after(behind, side["next_seq"]):
+        return True
+    islands = side["islands"]
+    for at in range(U64(0), U64(side["island_count"]) << U64(1), U64(2)):
+        if not lies_after(islands[at], first) and not lies_after(behind, islands[at + U64(1)]):
+            return True
+    return False
 
 
 @outline_kernel

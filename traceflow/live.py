@@ -67,21 +67,21 @@ LIVE = np.dtype(
             *("upper_originates", "closed_by", "hashed", "next_free", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
             *("partial", "letters", "low_side", "high_side", "history"),
-            *("segment", "tag", "parent", "cut_ns", "icmp_errors"),
+            *("segment", "tag", "parent", "cut_ns", "icmp_errors", "low_retransmissions", "high_retransmissions"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
             *("u1", "u1", "u4", "u4", "i8", "u8"),
             *(HOT, HOT, REST, REST, "u1", "u1"),
             *("u1", "u1", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
-            *("u4", "u8", "u8", "i8", "u8"),
+            *("u4", "u8", "u8", "i8", "u8", "u8", "u8"),
         ],
         "offsets": [
             *(0, 8, 16, 24, 32, 34, 36, 37),
             *(38, 39, 40, 44, 48, 56),
             *(64, 128, 192, 280, 368, 369),
             *(370, 371, 384, 448, 512),
-            *(372, 376, 560, 568, 576),
+            *(372, 376, 560, 568, 576, 584, 592),
         ],
         "itemsize": 640,
         "aligned": True,
@@ -103,6 +103,7 @@ LIVE = np.dtype(
 - `cut_ns`: when the active timeout is over; nothing without one. It and `parent` lie in the line of the history,
   which most flows do not touch when they open.
 - `icmp_errors`: ICMP errors that quoted a packet of the flow while it lived.
+- `low_retransmissions`, `high_retransmissions`: segments of each end that repeat what was seen, see states.py.
 """
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, outline_kernel
-from traceflow.holes import ISLANDS, land, receive
+from traceflow.holes import ISLANDS, has_seen, land, receive
 from traceflow.packets import ACK_KNOWN, BAD_CHECKSUM, FLAGS_KNOWN, SEQ_KNOWN, WINDOW_KNOWN
 from traceflow.tcp import ACK, FIN, RST, SYN, lies_after, sequence_difference
 
@@ -239,6 +239,11 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
         case ^= U64(_LOWER)
     state, peer_state = U64(side["state"]), U64(peer["state"])
     _note_partial(flow, side, flags, case == U64(0))
+    if state != U64(UNSEEN) and _was_seen(half, side, flags, seq, octets):
+        if upside:
+            flow["high_retransmissions"] += U64(1)
+        else:
+            flow["low_retransmissions"] += U64(1)
     _begin(half, side, flags, seq)
     relative = sequence_difference(seq, side["iss"])
     before = relative >= _HALF and half["payload_octets"] < _HALF
@@ -263,6 +268,30 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
         first = (seq + ((flags >> U64(1)) & U64(1))) & _MASK  # a SYN takes the number before
         receive(side, first, (first + octets) & _MASK)
     _settle(flow, half, other, side, peer)
+
+
+@outline_kernel
+def _was_seen(half: Any, side: Any, flags: Any, seq: Any, octets: Any) -> Any:
+    """Whether all that a segment takes of its side's numbers was seen before, SYN and FIN included (flow-rules 11).
+
+    A keep-alive, which repeats one octet or none before the next one, is none; nor is what lies before the first
+    number that was seen, or fills a hole.
+    """
+    syn, fin = (flags >> U64(1)) & U64(1), flags & U64(FIN)
+    first = (seq + syn) & _MASK
+    end = (first + octets) & _MASK
+    if syn + octets + fin == U64(0) or flags & U64(RST):
+        return False
+    if syn and seq != U64(side["iss"]):
+        return False
+    if fin and (U64(side["bits"]) & U64(HAS_FIN) == U64(0) or (end + U64(1)) & _MASK != U64(side["fin_seq"])):
+        return False
+    if octets == U64(0):
+        return True
+    if sequence_difference(first, side["iss"]) >= _HALF and half["payload_octets"] < _HALF:
+        return False
+    keeps_alive = octets == U64(1) and syn + fin == U64(0) and end == U64(side["next_seq"])
+    return not keeps_alive and has_seen(side, first, end)
 
 
 @inline_kernel

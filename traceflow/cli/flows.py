@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from traceflow.cli.commands import Input, View
 from traceflow.cli.output import StandardOutput, TerminalTable, is_terminal, row_writer
 from traceflow.cli.session import Session
@@ -82,16 +85,39 @@ def run_summary(given: Input, shape: str | None) -> int:
         The exit code.
     """
     with Session(given) as session:
-        flows = _collect(session)
+        sums = _Sums()
+        for step in session.steps():
+            sums.add(step.ended)
         session.progress.close()
         if not session.failed:
-            _print_totals(_totals(flows), shape)
+            account, complete = session.account(), not session.captures.errors
+            _print_totals(_totals(account, sums, complete=complete and not account.interrupted), shape)
         return session.finish(account=False)
 
 
-def _totals(flows: FlowSet) -> dict[str, int | str | None]:
+class _Sums:
+    """Sums over flows that ended; nothing is kept of them, so memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.by_protocol = np.zeros(256, np.int64)
+        self.columns = dict.fromkeys(_SUMS, 0)
+        self.first_ns: int | None = None
+        self.last_ns: int | None = None
+
+    def add(self, flows: npt.NDArray[np.void]) -> None:
+        """Add FLOW[k]."""
+        if not len(flows):
+            return
+        self.by_protocol += np.bincount(flows["protocol"], minlength=256)
+        for name in _SUMS:
+            self.columns[name] += int(flows["orig"][name].sum()) + int(flows["resp"][name].sum())
+        first_ns, last_ns = int(flows["first_ns"].min()), int(flows["last_ns"].max())
+        self.first_ns = first_ns if self.first_ns is None else min(self.first_ns, first_ns)
+        self.last_ns = last_ns if self.last_ns is None else max(self.last_ns, last_ns)
+
+
+def _totals(account: Account, sums: _Sums, *, complete: bool) -> dict[str, int | str | None]:
     """The account and the sums over all flows, by name."""
-    account, rows = flows.account, flows.columns
     totals: dict[str, int | str | None] = {"frames": account.frames, "frames_in_flows": account.in_flows}
     for verdict, count in account.verdicts.items():
         totals[f"frames_{verdict.name.lower()}"] = count
@@ -99,19 +125,17 @@ def _totals(flows: FlowSet) -> dict[str, int | str | None]:
     for cause, count in account.causes.items():
         totals[f"flows_ended_by_{cause.name.lower()}"] = count
     for protocol in (6, 17):
-        totals[f"flows_{protocol_name(protocol).lower()}"] = int((rows["protocol"] == protocol).sum())
-    totals["flows_other"] = len(rows) - sum(int((rows["protocol"] == protocol).sum()) for protocol in (6, 17))
-    for name in _SUMS:
-        totals[name] = int(rows["orig"][name].sum()) + int(rows["resp"][name].sum())
-    totals["first_ns"] = int(rows["first_ns"].min()) if len(rows) else None
-    totals["last_ns"] = int(rows["last_ns"].max()) if len(rows) else None
+        totals[f"flows_{protocol_name(protocol).lower()}"] = int(sums.by_protocol[protocol])
+    totals["flows_other"] = int(sums.by_protocol.sum() - sums.by_protocol[6] - sums.by_protocol[17])
+    totals |= sums.columns
+    totals["first_ns"], totals["last_ns"] = sums.first_ns, sums.last_ns
     totals["frames_out_of_order"] = account.frames_out_of_order
     totals["forward_jumps"] = account.forward_jumps
     totals["fragments_late"] = account.fragments_late
     totals["fragments_overlapping"] = account.fragments_overlapping
     totals["datagrams_evicted"] = account.datagrams_evicted
     totals["duplicates"] = account.duplicates
-    totals["complete"] = "no" if flows.errors or account.interrupted else "yes"
+    totals["complete"] = "yes" if complete else "no"
     return totals
 
 
