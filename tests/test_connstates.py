@@ -24,7 +24,7 @@ def word(orig: int, resp: int, history: bytes = b"", *, upper: bool = False, pro
     row[f"{near}_side"]["state"], row[f"{far}_side"]["state"] = orig, resp
     row["low"]["last_seq"] = sent
     flows = np.zeros(1, FLOW)
-    assemble_flows(rows, analysis_rows(0), flows, False)
+    assemble_flows(rows, np.arange(len(rows), dtype=np.uint32), analysis_rows(0), flows, analysis=False)
     return ConnState(int(flows["conn_state"][0])).text
 
 

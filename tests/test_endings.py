@@ -19,7 +19,7 @@ LOW, HIGH = (1, 2, 1000), (3, 4, 80)  # address halves and port
 
 def assembled(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     flows = np.zeros(len(rows), FLOW)
-    assemble_flows(rows, analysis_rows(0), flows, False)
+    assemble_flows(rows, np.arange(len(rows), dtype=np.uint32), analysis_rows(0), flows, analysis=False)
     return flows
 
 

@@ -46,7 +46,7 @@ LAYERS = (
     ("decode", "checksums", "duplicates", "fragments", "sources"),
     ("tracking", "table"),
     ("pipeline",),
-    ("sinks", "adapters"),
+    ("warmup", "sinks", "adapters"),
     ("tracer",),
     ("__init__",),
     ("cli",),

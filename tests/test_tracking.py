@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traceflow.flows import EndCause
 from traceflow.options import Options
 from traceflow.packets import FRAME, PACKET
 from traceflow.table import FlowTable
-from traceflow.tracking import GONE_ROWS, MARK, STATE, end_all, track
+from traceflow.tracking import GONE_ROWS, MARK, STATE, track
 
 UDP = 17
 
@@ -74,16 +73,6 @@ def test_stops_where_no_room_is_left_for_flows_that_end() -> None:
     assert kernel.state["ended"] == GONE_ROWS - 2
     kernel.state["ended"] = 0
     assert kernel.run() == 300
-
-
-def test_end_hands_out_in_the_order_it_is_given() -> None:
-    frames, packets = datagrams([7, 8, 9])
-    kernel = Kernel(packets, frames)
-    assert kernel.run() == 3
-    rows = np.array([2, 0, 1], np.uint32)
-    table = kernel.table
-    assert end_all(table._state, table._live, table._words, rows, 0, np.uint64(EndCause.END_OF_INPUT)) == 3
-    assert table._gone["number"][:3].tolist() == [3, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["at", "first", "quote", "live", "free", "fresh", "ended"])

@@ -35,6 +35,7 @@ __all__ = [
     "HAS_RTT",
     "SENT_SYN",
     "SHIFT_UNKNOWN",
+    "SMOOTH_OCTETS",
     "SPOKE",
     "analyse_segment",
     "analysis_rows",
@@ -130,6 +131,9 @@ Most segments touch three cache lines: both of SIDE, and one of TIMING; whoever 
 needed asks for its first 384 octets. `first_rtt_ns`: from the latest SYN to the ACK that ends the handshake (tshark's
 initial RTT). A row holds anything until `open_analysis`, TIMING and counts until they are first used.
 """
+
+SMOOTH_OCTETS = 384
+"""Of an ANALYSIS row: what a smooth segment may touch."""
 
 
 def analysis_rows(count: int) -> npt.NDArray[np.void]:

@@ -27,7 +27,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-__all__ = ["COMPILED", "U64", "inline_kernel", "kernel", "outline_kernel", "prefetch"]
+__all__ = ["COMPILED", "U64", "inline_kernel", "is_to_be_compiled", "kernel", "outline_kernel", "prefetch"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -129,6 +129,19 @@ def _piece(function: _F, **flags: Any) -> _F:
     bare._insert = lambda *_args: None  # a jump into a piece without wrappers would lead nowhere
     bare._compile_for_args = whole._compile_for_args
     return cast("_F", bare)
+
+
+def is_to_be_compiled(function: Any) -> bool:
+    """Whether a kernel is in no cache yet that it could be in.
+
+    There is no public way to ask; False where this one fails.
+    """
+    if not COMPILED:
+        return False
+    try:
+        return not function._cache._cache_file._load_index()
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def inline_kernel(function: _F) -> _F:

@@ -11,29 +11,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.analysis import ANALYSIS
 from traceflow.compiled import U64, kernel, outline_kernel
 from traceflow.connstates import conn_state
 from traceflow.cuts import parent_of
 from traceflow.findings import forget_analysed, write_analysed
-from traceflow.flows import FLOW, NOT_SEEN_NS, REASON_OF_CAUSE
-from traceflow.live import HOT, LIVE, REST, copy_words
+from traceflow.flows import FLOW, NOT_SEEN_NS, REASON_OF_CAUSE, EndCause
+from traceflow.live import HOT, LIVE, REST, copy_words, fetch_row
 from traceflow.states import HISTORY_OCTETS
 
 __all__ = ["assemble_flows"]
 
 
 def assemble_flows(
-    gone: npt.NDArray[np.void], deep: npt.NDArray[np.void], flows: npt.NDArray[np.void], analysis: bool
+    ended: npt.NDArray[np.void],
+    rows: npt.NDArray[np.uint32],
+    deep: npt.NDArray[np.void],
+    flows: npt.NDArray[np.void],
+    *,
+    analysis: bool,
+    cause: EndCause | None = None,
 ) -> None:
     """Write FLOW rows of rows that ended.
 
     Args:
-        gone: LIVE[k].
-        deep: ANALYSIS[k] of the same flows, those of TCP filled; anything where `analysis` is False.
+        ended: LIVE[n].
+        rows: uint32[k], which of them, in order.
+        deep: ANALYSIS[n] of the same flows, those of TCP filled; anything where `analysis` is False.
         flows: FLOW[k], zero; filled.
         analysis: Whether segments were analysed.
+        cause: What ended them; None: what their rows say. What closed a flow outranks it.
     """
-    _assemble(gone, gone.view(np.uint64), deep, flows, flows.view(np.uint64), REASON_OF_CAUSE, analysis)
+    words, flow_words = ended.view(np.uint64), flows.view(np.uint64)
+    _assemble(ended, words, rows, deep, flows, flow_words, REASON_OF_CAUSE, analysis, U64(cause or 0))
 
 
 @outline_kernel
@@ -73,24 +83,33 @@ def _write_times(flow: Any, orig: Any, resp: Any) -> Any:
 
 
 @kernel
-def _assemble(gone: Any, words: Any, deep: Any, flows: Any, flow_words: Any, reasons: Any, analysis: Any) -> Any:
+def _assemble(
+    ended: Any, words: Any, rows: Any, deep: Any, flows: Any, flow_words: Any, reasons: Any, analysis: Any, cause: Any
+) -> Any:
     """See `assemble_flows`.
 
     Args:
-        gone: LIVE[k].
-        words: The same as uint64[k * _LIVE_WORDS].
-        deep: ANALYSIS[k]; ANALYSIS[0] without analysis.
+        ended: LIVE[n].
+        words: The same as uint64[n * _LIVE_WORDS].
+        rows: uint32[k].
+        deep: ANALYSIS[n]; ANALYSIS[0] without analysis.
         flows: FLOW[k], filled.
         flow_words: The same as uint64[k * _FLOW_WORDS].
-        reasons: uint8[n], EndReason by EndCause.
+        reasons: uint8[m], EndReason by EndCause.
         analysis: Whether segments were analysed.
+        cause: EndCause; 0: what the rows say.
     """
-    for i in range(len(gone)):
-        row = gone[U64(i)]
+    for i in range(len(rows)):
+        if U64(i) + _AHEAD < U64(len(rows)):
+            fetch_row(ended, U64(rows[U64(i) + _AHEAD]), U64(0), _LIVE_OCTETS)
+            if analysis:
+                fetch_row(deep, U64(rows[U64(i) + _AHEAD]), U64(0), _DEEP_OCTETS)
+        number = U64(rows[U64(i)])
+        row = ended[number]
         flow = flows[U64(i)]
         tcp = row["protocol"] == _TCP
         upper = row["upper_originates"] != 0
-        start, at = U64(i) * _LIVE_WORDS, U64(i) * _FLOW_WORDS
+        start, at = number * _LIVE_WORDS, U64(i) * _FLOW_WORDS
         flow["number"] = row["number"]
         flow["protocol"] = row["protocol"]
         flow["ip_version"] = row["ip_version"]
@@ -98,8 +117,11 @@ def _assemble(gone: Any, words: Any, deep: Any, flows: Any, flow_words: Any, rea
         flow["partial"] = row["partial"]
         flow["icmp_errors"] = row["icmp_errors"]
         flow["upper_originates"] = row["upper_originates"]
-        flow["end_cause"] = row["cause"]
-        flow["end_reason"] = reasons[U64(row["cause"])]
+        why = U64(row["closed_by"])
+        if why == U64(0):
+            why = cause if cause != U64(0) else U64(row["cause"])
+        flow["end_cause"] = why
+        flow["end_reason"] = reasons[why]
         flow["conn_state"] = conn_state(row)
         flow["segment"] = row["segment"]
         flow["parent"] = parent_of(row)
@@ -119,7 +141,7 @@ def _assemble(gone: Any, words: Any, deep: Any, flows: Any, flow_words: Any, rea
         flow["resp"]["retransmissions"] = low if upper else high
         _write_times(flow, flow["orig"], flow["resp"])
         if analysis and tcp:
-            write_analysed(deep[U64(i)], flow, upper)
+            write_analysed(deep[number], flow, upper)
         else:
             _write_unknown(flow)
 
@@ -142,6 +164,8 @@ def _word(row: np.dtype[np.void], name: str) -> np.uint64:
 
 
 _TCP = 6
+_AHEAD = U64(3)  # rows lie anywhere in memory, where all live flows end; a row takes about 100 ns
+_LIVE_OCTETS, _DEEP_OCTETS = U64(LIVE.itemsize), U64(ANALYSIS.itemsize)
 _LIVE_WORDS, _FLOW_WORDS = U64(LIVE.itemsize // 8), U64(FLOW.itemsize // 8)
 _HOT_WORDS, _REST_WORDS, _HISTORY_WORDS = U64(HOT.itemsize // 8), U64(REST.itemsize // 8), U64(HISTORY_OCTETS // 8)
 _LOW_WORD, _HIGH_WORD = _word(LIVE, "low"), _word(LIVE, "high")

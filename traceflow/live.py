@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, outline_kernel
+from traceflow.compiled import U64, inline_kernel, outline_kernel, prefetch
 from traceflow.states import HISTORY_OCTETS, SIDE
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "cache_line_rows",
     "clear_words",
     "copy_words",
+    "fetch_row",
     "join_rows",
     "live_rows",
 ]
@@ -95,7 +96,7 @@ LIVE = np.dtype(
 - `due_ns`: when the flow ends if no frame comes.
 - `closed_by`: 0, or the EndCause FIN or RST of a flow that is closing.
 - `upper_originates`: 1 where the originator is the upper end; `turned`: 1 where that was found out later.
-- `cause`: EndCause of a flow that ended.
+- `cause`: what ended a flow, an EndCause; `closed_by` outranks it.
 - `partial`: 1 where the flow was met in mid-connection.
 - `letters`: how many letters `history` holds.
 - `segment`: as in FLOW; `parent` as well, but it holds nothing where `segment` is 1.
@@ -141,3 +142,10 @@ def clear_words(target: Any, at: Any, count: Any) -> Any:
     """Set `count` words to zero."""
     for i in range(count):
         target[at + U64(i)] = U64(0)
+
+
+@inline_kernel
+def fetch_row(rows: Any, row: Any, first: Any, behind: Any) -> Any:
+    """Have the processor fetch the octets from `first` up to `behind` of a row."""
+    for octets in range(first, behind, U64(_LINE)):
+        prefetch(rows, row, U64(octets))

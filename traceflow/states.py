@@ -147,6 +147,22 @@ _MASK = U64(0xFFFFFFFF)
 _FAR = U64(1 << 20)  # Zeek doubts numbers of SYN and RST that lie further away
 _ALL_KNOWN = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | WINDOW_KNOWN
 _LOWER = 0x20
+# Letters of a history, as numbers: `ord` in a kernel would have Numba compile strings.
+(
+    _LETTER_A,
+    _LETTER_C,
+    _LETTER_D,
+    _LETTER_F,
+    _LETTER_G,
+    _LETTER_H,
+    _LETTER_I,
+    _LETTER_Q,
+    _LETTER_R,
+    _LETTER_S,
+    _LETTER_T,
+    _LETTER_W,
+) = (U64(ord(letter)) for letter in "ACDFGHIQRSTW")
+_LETTER_LOWER_H, _TURNED, _MORE = U64(ord("h")), U64(ord("^")), U64(ord("+"))
 
 
 @outline_kernel
@@ -157,13 +173,13 @@ def _add(flow: Any, letter: Any) -> Any:
         flow["history"][count] = letter
         flow["letters"] = count + U64(1)
     else:
-        flow["history"][U64(HISTORY_OCTETS - 1)] = ord("+")
+        flow["history"][U64(HISTORY_OCTETS - 1)] = _MORE
 
 
 @outline_kernel
 def add_turn(flow: Any) -> Any:
     """Write `^`: the originator is not who sent first."""
-    _add(flow, U64(ord("^")))
+    _add(flow, _TURNED)
 
 
 @outline_kernel
@@ -212,10 +228,10 @@ def follow_datagram(packet: Any, flow: Any, half: Any, upside: Any) -> Any:
         case = U64(0) if upside == (flow["upper_originates"] != 0) else U64(_LOWER)
         side = flow["high_side"] if upside else flow["low_side"]
         if U64(packet["bits"]) & U64(BAD_CHECKSUM):
-            _count(flow, side, _CHECKSUMS, U64(ord("C")) | case)
+            _count(flow, side, _CHECKSUMS, _LETTER_C | case)
         else:
             half["smooth"] = U64(half["smooth"]) | U64(DATA_SEEN)
-            _add(flow, U64(ord("D")) | case)
+            _add(flow, _LETTER_D | case)
 
 
 @outline_kernel
@@ -226,7 +242,7 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
     case = U64(0) if upside == (flow["upper_originates"] != 0) else U64(_LOWER)
     known, flags, octets = U64(packet["bits"]), U64(packet["flags"]), U64(packet["payload_octets"])
     if known & U64(BAD_CHECKSUM):
-        _count(flow, side, _CHECKSUMS, U64(ord("C")) | case)
+        _count(flow, side, _CHECKSUMS, _LETTER_C | case)
         return
     if known & U64(FLAGS_KNOWN) == U64(0):
         return
@@ -250,10 +266,10 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
     _write_letters(flow, half, side, flags, relative, octets, case)
     listening = peer_state != U64(FIN_WAIT) and state < U64(ABORTED) and flags & U64(RST) == U64(0)
     if listening and packet["window"] == 0 and known & U64(WINDOW_KNOWN):
-        _count(flow, side, _ZERO_WINDOWS, U64(ord("W")) | case)
+        _count(flow, side, _ZERO_WINDOWS, _LETTER_W | case)
     acknowledges = _note_acknowledgment(packet, other, peer)
     if _advance(half, side, state, flags, seq, octets) and octets:
-        _count(flow, side, _REPEATS, U64(ord("T")) | case)
+        _count(flow, side, _REPEATS, _LETTER_T | case)
 
     sender = U64(1) if case else U64(0)
     moved = U64(_TABLE[(event << U64(7)) | (sender << U64(6)) | (state << U64(3)) | peer_state])
@@ -330,7 +346,7 @@ def _turn(flow: Any) -> Any:
 def _is_answered(flow: Any, event: Any) -> Any:
     """Whether acknowledgments or data follow a SYN+ACK that opened the flow: then it was no scan, but an answer."""
     follows = event == U64(_DATA) or event == U64(_ACK)
-    return follows and flow["letters"] == 1 and flow["history"][U64(0)] == ord("H")
+    return follows and flow["letters"] == 1 and flow["history"][U64(0)] == _LETTER_H
 
 
 @outline_kernel
@@ -342,7 +358,7 @@ def _turn_answered(flow: Any) -> Any:
     flow["letters"] = 0
     _turn(flow)
     add_turn(flow)
-    _add(flow, U64(ord("h")))
+    _add(flow, _LETTER_LOWER_H)
 
 
 @inline_kernel
@@ -389,30 +405,30 @@ def _write_letters(flow: Any, half: Any, side: Any, flags: Any, relative: Any, o
     syn, fin, rst = flags & U64(SYN) != U64(0), flags & U64(FIN) != U64(0), flags & U64(RST) != U64(0)
     if fin and rst:
         if seen & U64(_SAW_BOTH_ENDS) == U64(0):
-            _add(flow, U64(ord("I")) | case)
+            _add(flow, _LETTER_I | case)
         seen |= U64(_SAW_BOTH_ENDS)
     elif syn and (fin or rst):
         if seen & U64(_SAW_MANY) == U64(0):
-            _add(flow, U64(ord("Q")) | case)
+            _add(flow, _LETTER_Q | case)
         seen |= U64(_SAW_MANY)
     elif syn:
         if seen & U64(_SAW_SYN) == U64(0) or relative != U64(side["last_syn"]):
-            _add(flow, (U64(ord("H")) if flags & U64(ACK) else U64(ord("S"))) | case)
+            _add(flow, (_LETTER_H if flags & U64(ACK) else _LETTER_S) | case)
         seen |= U64(_SAW_SYN)
         side["last_syn"] = relative
     elif fin:
         relative = (relative + octets) & _MASK
         if seen & U64(_SAW_FIN) == U64(0) or relative != U64(side["last_fin"]):
-            _add(flow, U64(ord("F")) | case)
+            _add(flow, _LETTER_F | case)
         seen |= U64(_SAW_FIN)
         side["last_fin"] = relative
     elif rst:
         if seen & U64(_SAW_RST) == U64(0) or relative != U64(side["last_rst"]):
-            _add(flow, U64(ord("R")) | case)
+            _add(flow, _LETTER_R | case)
         seen |= U64(_SAW_RST)
         side["last_rst"] = relative
     else:
-        letter, bit = (U64(ord("D")), U64(DATA_SEEN)) if octets else (U64(ord("A")), U64(_ACK_SEEN))
+        letter, bit = (_LETTER_D, U64(DATA_SEEN)) if octets else (_LETTER_A, U64(_ACK_SEEN))
         if U64(half["smooth"]) & bit == U64(0) and (octets or flags & U64(ACK)):
             half["smooth"] = U64(half["smooth"]) | bit
             _add(flow, letter | case)
@@ -499,7 +515,7 @@ def _find_gaps(flow: Any, side: Any, peer: Any, ack: Any, case: Any) -> Any:
     clean = _is_clean(side) and _is_clean(peer)
     while lies_after(ack, side["next_seq"]):
         if clean:
-            _count(flow, side, _GAPS, U64(ord("G")) | case)
+            _count(flow, side, _GAPS, _LETTER_G | case)
         if side["island_count"] and lies_after(ack, side["islands"][U64(0)]):
             side["next_seq"] = side["islands"][U64(0)]
             land(side)

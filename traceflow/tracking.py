@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from traceflow.analysis import ANALYSIS, analyse_segment, open_analysis
+from traceflow.analysis import ANALYSIS, SMOOTH_OCTETS, analyse_segment, open_analysis
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
 from traceflow.cuts import begin_segment, continue_segment, is_cut, parent_of
 from traceflow.directions import BY_FIRST, BY_SYN, BY_TRANALYZER, first_sender_originates
 from traceflow.flows import EndCause
 from traceflow.keys import EMPTY, find_row, forget_row, index_row, is_reversed, tag_of
-from traceflow.live import LIVE, clear_words, copy_words
+from traceflow.live import LIVE, clear_words, copy_words, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.quotes import note_quote
 from traceflow.states import CLOSING, TIMINGS, add_turn, finished, follow_datagram, follow_segment, reopens
-from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, turns_direction
+from traceflow.tcp import FIN, RST, SYN, count_flags, note_segment, opens_new_flow, turns_direction
 from traceflow.timeouts import NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
 
-__all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MARK", "STATE", "TCP_END", "end_all", "track"]
+__all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MARK", "STATE", "TCP_END", "track"]
 
 MARK = np.dtype([("flow", "u8"), ("duplicate_ack", "u4"), ("analysis", "u2"), ("direction", "u1")], align=True)
 """What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER, what
@@ -80,7 +80,7 @@ _HOUR_NS = 3_600_000_000_000  # flow-rules 13
 _FLOW, _NOT_TCP, _TABLE_FULL = int(Verdict.FLOW), int(Verdict.NOT_TCP), int(Verdict.TABLE_FULL)
 # Causes are unsigned here: an integer literal would have Numba compile `_end_row` anew for each (4 s in all).
 _IDLE, _EVICTED, _NEW_SYN = U64(EndCause.IDLE), U64(EndCause.EVICTED), U64(EndCause.NEW_SYN)
-_FIN, _RST, _ACTIVE = U64(EndCause.FIN), U64(EndCause.RST), U64(EndCause.ACTIVE)
+_BY_FIN, _BY_RST, _ACTIVE = U64(EndCause.FIN), U64(EndCause.RST), U64(EndCause.ACTIVE)
 
 # Besides the flows that are due, a frame can end one by its SYN or its age, one for lack of room, and its own.
 _ENDED_BY_ONE_FRAME = 3
@@ -90,25 +90,19 @@ _NEW = len(TIMINGS)
 _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
 _SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
-
-
-@outline_kernel
-def _hand_out(state: Any, live: Any, words: Any, row: Any, cause: Any) -> Any:
-    """Copy a row that ends to those that ended. What closed a flow outranks what ends it now."""
-    flow = live[row]
-    flow["cause"] = flow["closed_by"] if flow["closed_by"] else cause
-    ended = U64(state["ended"])
-    copy_words(words[0], row * _LIVE_WORDS, words[1], ended * _LIVE_WORDS, _LIVE_WORDS)
-    if state["analysis"] and flow["protocol"] == _TCP:
-        copy_words(words[2], row * _DEEP_WORDS, words[3], ended * _DEEP_WORDS, _DEEP_WORDS)
-    state["ended"] = ended + U64(1)
+_ROW_OCTETS, _COMMON_OCTETS = U64(LIVE.itemsize), U64(192)  # all of a LIVE row; what every packet touches, see live.py
 
 
 @outline_kernel
 def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any, cause: Any) -> Any:
     """End the flow of a row: hand it out and free the row. `words`: see `track`."""
-    _hand_out(state, live, words, row, cause)
     flow = live[row]
+    flow["cause"] = cause
+    ended = U64(state["ended"])
+    copy_words(words[0], row * _LIVE_WORDS, words[1], ended * _LIVE_WORDS, _LIVE_WORDS)
+    if state["analysis"] and flow["protocol"] == _TCP:
+        copy_words(words[2], row * _DEEP_WORDS, words[3], ended * _DEEP_WORDS, _DEEP_WORDS)
+    state["ended"] = ended + U64(1)
     forget_row(slots, live, row)
     drop_row(heap, row, U64(state["live"]))
     state["live"] = U64(state["live"]) - U64(1)
@@ -254,17 +248,17 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
     if state["tcp_end"] == _TCP_END_STATES and half["timing"] != CLOSING:
         over = finished(flow)
         if over != U64(0):
-            flow["closed_by"] = _RST if over == U64(2) else _FIN
+            flow["closed_by"] = _BY_RST if over == U64(2) else _BY_FIN
             half["timing"] = CLOSING
             other["timing"] = CLOSING
     reset = reset and state["tcp_end"] == _TCP_END_BOTH
     ends_by_both = state["tcp_end"] == _TCP_END_BOTH or state["tcp_end"] == _TCP_END_FINS
     if ends_by_both and flow["closed_by"] == 0 and (reset or both):
-        flow["closed_by"] = _RST if reset else _FIN
+        flow["closed_by"] = _BY_RST if reset else _BY_FIN
         half["timing"] = CLOSING
         other["timing"] = CLOSING
     if state["tcp_end"] == _TCP_END_FIN and U64(packet["flags"]) & U64(FIN):
-        flow["closed_by"] = _FIN
+        flow["closed_by"] = _BY_FIN
         return True
     return False
 
@@ -306,7 +300,7 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
 
 
 @inline_kernel
-def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, hashes: Any, at: Any) -> Any:
+def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, packets: Any, hashes: Any, at: Any) -> Any:
     """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
     mask = U64(len(slots) - 1)
     if at + _SLOT_AHEAD < U64(len(hashes)):
@@ -315,16 +309,11 @@ def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, hashes: Any, at: A
         slot = U64(slots[U64(hashes[at + _ROW_AHEAD]) & mask])
         if slot != U64(EMPTY):
             row = slot - U64(1)
-            prefetch(live, row, U64(0))
-            prefetch(live, row, U64(64))
-            prefetch(live, row, U64(128))
+            fetch_row(live, row, U64(0), _COMMON_OCTETS)
+            if U64(packets[at + _ROW_AHEAD]["flags"]) & U64(SYN | FIN | RST):
+                fetch_row(live, row, _COMMON_OCTETS, _ROW_OCTETS)
             if state["analysis"]:
-                prefetch(deep, row, U64(0))
-                prefetch(deep, row, U64(64))
-                prefetch(deep, row, U64(128))
-                prefetch(deep, row, U64(192))
-                prefetch(deep, row, U64(256))
-                prefetch(deep, row, U64(320))
+                fetch_row(deep, row, U64(0), U64(SMOOTH_OCTETS))
 
 
 @inline_kernel
@@ -361,7 +350,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         i = U64(table["at"])
         if _lacks_room(table, live, slots):
             return
-        _look_ahead(table, live, slots, deep, hashes, i)
+        _look_ahead(table, live, slots, deep, packets, hashes, i)
         frame = frames[i]
         packet = packets[i]
         mark = marks[i]
@@ -430,27 +419,4 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         elif shorter:
             wake_earlier(heap, live, row)
         if ends:
-            _end_row(table, live, slots, heap, words, row, _FIN)
-
-
-@kernel
-def end_all(state: Any, live: Any, words: Any, rows: Any, at: Any, cause: Any) -> Any:
-    """Hand out all live flows in the order of `rows`; the caller then forgets index and heap.
-
-    Args:
-        state: STATE[1].
-        live: LIVE[n].
-        words: As in `track`.
-        rows: uint32[k], the rows of all live flows.
-        at: Place in `rows` to begin at.
-        cause: EndCause.
-
-    Returns:
-        Place of the first row that was not handed out: k, or less where no room is left for flows that end; the caller
-        drains it and calls again.
-    """
-    for i in range(at, len(rows)):
-        if U64(state[U64(0)]["ended"]) == U64(GONE_ROWS):
-            return i
-        _hand_out(state[U64(0)], live, words, U64(rows[U64(i)]), cause)
-    return len(rows)
+            _end_row(table, live, slots, heap, words, row, _BY_FIN)

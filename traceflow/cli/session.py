@@ -17,6 +17,7 @@ from traceflow.cli.progress import Progress
 from traceflow.flows import Account
 from traceflow.options import options_for
 from traceflow.pipeline import Run, Step
+from traceflow.warmup import compile_side_by_side
 
 __all__ = ["Session"]
 
@@ -39,6 +40,7 @@ class Session:
     def __init__(self, given: Input, *, progress: bool = True, spool_folder: Path | None = None) -> None:
         options = options_for(given.profile, outer=given.outer, analysis=given.analysis, **given.rules)
         self._stop_announcing: Callable[[], None] | None = None if given.quiet else announce_compiling()
+        compile_side_by_side()
         self._quiet = given.quiet
         self._cut_short = False
         self.progress = Progress(progress and not given.quiet)
