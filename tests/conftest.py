@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 
 import traceflow
+from traceflow.cli.program import run
 from traceflow.compiled import COMPILED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,3 +128,16 @@ def run_cli(tmp_path: Path) -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr.decode())
 
     return run
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        seen = capsys.readouterr()
+        return int(code), seen.out, seen.err
+
+    return call

@@ -27,7 +27,6 @@ from traceflow.cli import trace as trace_module
 from traceflow.cli.commands import FILE_FORMATS, Input
 from traceflow.cli.exits import Exit
 from traceflow.cli.interrupt import InterruptibleCaptures, Interruption
-from traceflow.cli.program import run
 from traceflow.compiled import COMPILED
 from traceflow.flows import EndCause
 from traceflow.packets import Verdict
@@ -45,19 +44,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(traceflow.__file__).resolve(
 ESCAPE = "\x1b"
 
 FAILS = {"not a capture": Exit.FAILED, "truncated": Exit.INCOMPLETE, "malformed": Exit.INCOMPLETE, None: Exit.OK}
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        seen = capsys.readouterr()
-        return int(code), seen.out, seen.err
-
-    return call
 
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 import traceflow
 from traceflow.cli.exits import Exit
-from traceflow.cli.program import run
 from traceflow.decode import decode_batch
 from traceflow.duplicates import REACH, DuplicateFinder
 from traceflow.errors import TraceflowError, UsageError
@@ -372,19 +371,6 @@ WRONG = [("duplicates", "keep"), *(("duplicate_window_ns", window_ns) for window
 def test_wrong_options(name: str, value: Any) -> None:
     with pytest.raises(UsageError):
         options_for(**{name: value})
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        seen = capsys.readouterr()
-        return int(code), seen.out, seen.err
-
-    return call
 
 
 Cli = Callable[..., tuple[int, str, str]]

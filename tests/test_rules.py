@@ -16,7 +16,6 @@ from exchange import SECOND_NS, START_NS, Exchange, Wire
 from traceflow.cli.checks import duration_ns
 from traceflow.cli.commands import traceflow_command
 from traceflow.cli.exits import Exit
-from traceflow.cli.program import run
 from traceflow.cli.rules import take_rules
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -24,19 +23,6 @@ RULES = {
     *("--idle-timeout", "--active-timeout", "--linger", "--direction", "--tcp-end", "--key", "--max-flows"),
     "--when-full",
 }
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        seen = capsys.readouterr()
-        return int(code), seen.out, seen.err
-
-    return call
 
 
 @pytest.mark.parametrize(
