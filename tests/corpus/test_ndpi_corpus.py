@@ -1,8 +1,8 @@
 """nDPI and traceflow see the same flows: protocol, ends, packets and octets of each direction.
 
 Of 238 captures of nDPI's own tests, ../shared/oracle/ndpi_flows.jsonl has what `ndpiReader` printed. nDPI never ends a
-flow on FIN, RST or SYN, so neither does traceflow here; its key has the innermost VLAN id, here it is the whole stack (`key=("vlan",)`).
-Differences: differences.tsv, docs/differences.md.
+flow on FIN, RST or SYN, so neither does traceflow here; VLAN ids are in the key of both. Differences: differences.tsv,
+docs/differences.md.
 """
 
 from __future__ import annotations
