@@ -121,3 +121,25 @@ def test_vn_tag() -> None:
     assert (row["verdict"], row["src_port"], row["vlan_tags"], row["vlan_outer"]) == (Verdict.FLOW, 1234, 1, 11)
     for captured in range(15, 24):
         assert decoded(ethernet(tagged, 0x8926), captured=captured)["verdict"] == Verdict.TRUNCATED_LINK
+
+
+def test_pppoe_ends_what_it_carries() -> None:
+    """A frame padded by 6 octets, which IP counts and PPPoE does not: no payload, as in tshark."""
+    packet = ipv4(A4, B4, TCP, struct.pack(">HHIIBBHHH", 1234, 443, 1, 1, 0x50, 0x10, 100, 0, 0) + bytes(6))
+    for octets, payload in ((42, 0), (46, 4), (48, 6), (900, 6)):
+        row = decoded(ethernet(struct.pack(">BBHHH", 0x11, 0, 1, octets, 0x21) + packet, 0x8864))
+        assert (row["verdict"], row["src_port"], row["payload_octets"]) == (Verdict.FLOW, 1234, payload)
+    for octets in range(42):  # an IP packet or a TCP header that PPPoE cuts
+        row = decoded(ethernet(struct.pack(">BBHHH", 0x11, 0, 1, octets, 0x21) + packet, 0x8864))
+        assert row["ip_octets"] <= max(octets - 2, 0)
+
+
+def test_fabric_path() -> None:
+    """Outer addresses, EtherType 0x8903, two octets of forwarding tag, then a whole Ethernet frame."""
+    packet = ipv4(A4, B4, UDP, udp(A4, B4, 1234, 53, b"query"))
+    frame = bytes.fromhex("020abd000000 020abc000000 8903 4020") + ethernet(packet, ETHER_IPV4, tags=((0x8100, 7),))
+    row = decoded(frame)
+    assert (row["verdict"], row["src_port"], row["dst_port"], row["payload_octets"]) == (Verdict.FLOW, 1234, 53, 5)
+    assert (row["vlan_tags"], row["vlan_outer"], row["link_octets"]) == (1, 7, 16 + 14 + 4)
+    for captured in range(14, 34):
+        assert decoded(frame, captured=captured)["verdict"] == Verdict.TRUNCATED_LINK

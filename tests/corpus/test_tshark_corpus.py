@@ -29,6 +29,12 @@ ALLOWED = {
     *("FDDI", "ARCnet", "AYIYA", "IPoIB", "CAPWAP", "NFLOG", "IPComp", "L2TP", "802.1ah", "PPI", "decryption"),
 }
 """What may keep a capture out of the comparison."""
+BELOW_THE_BAR = {"out_of_order": (267, 269)}
+"""Flags of which less than 99.5 % of tshark's are ours, listed frames counted: both, tshark's.
+
+Two frames of ajp.pcap, in FabricPath: tshark takes their last 4 octets of payload for a check sequence. Of a copy with
+the 16 octets of FabricPath removed it says neither, and all its flags are ours.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +69,14 @@ def test_partition(total: Comparison) -> None:
 
 
 def test_flags(total: Comparison) -> None:
-    """Apart from the frames that are listed, none of the 15 flags is on another frame."""
+    """Apart from the frames that are listed, no flag differs; 99.5 % of tshark's are ours, those included."""
     LOG.warning(total.table())
     listed = set().union(*meant().values())
     assert sorted(difference for difference in total.differences - listed if difference[2] != STREAM) == []
     assert min(total.theirs[flag] for flag in ANALYSIS_FLAGS) > 10
-    shares = {}
-    for flag in ANALYSIS_FLAGS:
-        unlike = sum(what == flag for _, _, what in total.differences - listed)
-        shares[flag] = unlike / total.theirs[flag]
-    assert max(shares.values()) <= 0.005
+    missed = {flag: 1 - total.same[flag] / total.theirs[flag] for flag in ANALYSIS_FLAGS}
+    below = {flag: (total.same[flag], total.theirs[flag]) for flag in ANALYSIS_FLAGS if missed[flag] > 0.005}
+    assert below == BELOW_THE_BAR
 
 
 def test_the_list_of_differences(total: Comparison) -> None:

@@ -215,8 +215,6 @@ def _pass_one(b: Any, s: Any, n: Any, what: Any, o: Any) -> Any:
     if what == U64(WLAN) or what == U64(WLAN_PADDED):
         return _wlan(b, s, n, o, what == U64(WLAN_PADDED))
     if what == U64(PPPOE):
-        if n < o + U64(6):
-            return CUT_LINK, what, o
         session = u16(b, s + o) == U64(0x1100)  # version 1, type 1, code 0
         return OK, U64(PPP) if session else U64(OTHER), o + U64(6)
     if what == U64(VN_TAG):
@@ -235,18 +233,25 @@ def _pass_one(b: Any, s: Any, n: Any, what: Any, o: Any) -> Any:
 
 
 @outline_kernel
-def pass_headers(b: Any, s: Any, n: Any, what: Any, o: Any, row: Any) -> Any:
+def pass_headers(b: Any, s: Any, n: Any, sent: Any, what: Any, o: Any, row: Any) -> Any:
     """Pass all that stands between `o` and IP.
 
-    Every header but a PPP protocol of one octet has at least two, so the octets of the frame bound the loop.
+    Every header but a PPP protocol of one octet has at least two, so the octets of the frame bound the loop. The length
+    in a PPPoE header ends what it carries: access equipment that pads a frame may count the padding in the length of
+    IP.
 
     Returns:
-        (verdict, what follows, where).
+        (verdict, what follows, where, where that ends at the latest).
     """
     while True:
         verdict, what, o = pass_tags(b, s, n, what, o, row)
         if verdict != OK or not is_rare(what):
-            return verdict, what, o
+            return verdict, what, o, sent
+        if what == U64(PPPOE):
+            if n < o + U64(6):
+                return CUT_LINK, what, o, sent
+            sent = min(sent, o + U64(6) + u16(b, s + o + U64(4)))
+            n = min(n, sent)
         verdict, what, o = _pass_one(b, s, n, what, o)
         if verdict != OK:
-            return verdict, what, o
+            return verdict, what, o, sent

@@ -52,9 +52,10 @@ def _frame(b: Any, s: Any, n: Any, sent: Any, link: Any, outer: Any, row: Any, s
         return verdict
     while True:
         if what != U64(IP4) and what != U64(IP6):
-            verdict, what, o = pass_headers(b, s, n, what, o, row)
+            verdict, what, o, sent = pass_headers(b, s, n, sent, what, o, row)
             if verdict != OK:
                 break
+            n = min(n, sent)
             if what != U64(IP4) and what != U64(IP6):
                 verdict = NOT_IP
                 break
