@@ -82,10 +82,11 @@ def measure(*arguments: str | Path) -> Cost:
     return Cost(time.perf_counter() - before, usage.ru_maxrss * 1024, lines, last.decode())
 
 
-def complaint(totals: dict[str, int], frames: int, most: int, when_full: str) -> str:
+def complaint(totals: dict[str, int], kind: str, frames: int, most: int, when_full: str) -> str:
     """What is wrong with the account of a flood; empty: it adds up, and is what the rules say.
 
     All frames are SYNs or RSTs of ends of their own. With `evict` each opens a flow; with `skip` the first `most` do.
+    A flow that a RST had closed keeps that as its cause when it is evicted.
     """
     flows = min(frames, most) if when_full == "skip" else frames
     expected = {
@@ -95,7 +96,8 @@ def complaint(totals: dict[str, int], frames: int, most: int, when_full: str) ->
         "flows": flows,
         "flows_tcp": flows,
         "packets": flows,
-        "flows_ended_by_evicted": 0 if when_full == "skip" else max(0, frames - most),
+        "flows_ended_by_rst": flows if kind == "rst" else 0,
+        "flows_ended_by_evicted": max(0, flows - most) if kind == "syn" else 0,
     }
     return ", ".join(f"{name} is {totals[name]}, not {n}" for name, n in expected.items() if totals[name] != n)
 
@@ -107,7 +109,7 @@ def flood(path: Path, kind: str, frames: int, most: int) -> bool:
     for when_full in ("evict", "skip"):
         limits = ("--max-flows", str(most), "--when-full", when_full)
         cost = measure("flows", path, "--summary", "-T", "jsonl", *limits)
-        wrong = complaint(json.loads(cost.last), frames, most, when_full)
+        wrong = complaint(json.loads(cost.last), kind, frames, most, when_full)
         report(kind, f"--summary, {when_full}", cost, frames, wrong)
         right &= not wrong
         cost = measure("flows", path, "--stream", "-T", "csv", *limits)

@@ -3,7 +3,7 @@
 In detail: a whole run raises nothing; what is wrong stands in `errors`, and each is one of ALLOWED; frames read are
 frames in flows plus frames under each Verdict; the frame lists are a partition of the frames in flows, ascending, as
 long as the flows have packets, and each frame's flow in the map is the one whose list has it; flows are numbered from 1
-in the order of their first frames; the same capture in batches of 1, 7 and 4096 frames gives the same flows, in the
+in the order of the frames that opened them; the same capture in batches of 1, 7 and 4096 frames gives the same flows, in the
 same order of their ends, the same flows quoted by ICMP errors (each counts them), and the same account; every column
 lies in its range (tests/invariants.py). All profiles take part, and tables that are full, cut and remove.
 
