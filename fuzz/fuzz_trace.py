@@ -3,9 +3,9 @@
 In detail: a whole run raises nothing; what is wrong stands in `errors`, and each is one of ALLOWED; frames read are
 frames in flows plus frames under each Verdict; the frame lists are a partition of the frames in flows, ascending, as
 long as the flows have packets, and each frame's flow in the map is the one whose list has it; flows are numbered from 1
-in the order of the frames that opened them; the same capture in batches of 1, 7 and 4096 frames gives the same flows, in the
-same order of their ends, the same flows quoted by ICMP errors (each counts them), and the same account; every column
-lies in its range (tests/invariants.py). All profiles take part, and tables that are full, cut and remove.
+in the order of the frames that opened them; every column lies in its range (tests/invariants.py); the same capture in
+batches of 1, 7 and 4096 frames gives the same flows, in the same order of their ends, the same flows quoted by ICMP
+errors (each counts them), and the same account. All profiles take part, and tables that are full, cut and remove.
 
     python fuzz/fuzz_trace.py [--seconds N] [--inputs N] [--seed N] [--save FOLDER]
 
@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from invariants import check_flows
 
@@ -42,6 +42,7 @@ from traceflow.options import PROFILES, Options, options_for
 from traceflow.pipeline import FlowCollector, Run
 from traceflow.sources import open_source
 
+ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = (NotACaptureError, UnsupportedCaptureError, TruncatedCaptureError, MalformedCaptureError)
 """What a file in memory may be blamed for."""
 

@@ -52,9 +52,10 @@ def check_columns(flows: FlowSet) -> None:
     assert set(rows["conn_state"].tolist()) <= set(ConnState), "conn_state"
     assert set(rows["end_cause"].tolist()) <= set(EndCause), "end_cause"
     for history in rows["history"].tolist():
-        assert set(history) <= _LETTERS and len(history) <= HISTORY_OCTETS, f"history {history!r}"
+        assert set(history) <= _LETTERS, f"history {history!r}"
+        assert len(history) <= HISTORY_OCTETS, f"history {history!r}"
         assert b"+" not in history[:-1], f"history {history!r}"
-    assert np.all(rows["parent"] <= rows["number"]) and np.all(rows["parent"] > 0), "parent"
+    assert np.all((rows["parent"] <= rows["number"]) & (rows["parent"] > 0)), "parent"
     assert np.all((rows["segment"] == 1) == (rows["parent"] == rows["number"])), "segment"
     assert np.all(np.isin(rows["protocol"], 6) >= rows["analysed"].astype(bool)), "analysed, but no TCP"
     for side in ("orig", "resp"):

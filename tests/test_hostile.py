@@ -210,7 +210,8 @@ def test_a_flood_of_one_syn_and_its_copies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "inputs"), [("fuzz_trace", 40), ("fuzz_sources", 300)])
 def test_fuzz_targets_hold(name: str, inputs: int, tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, ROOT / "fuzz" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     target = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(target)
     assert target.main(["--inputs", str(inputs), "--seed", "7", "--save", str(tmp_path)]) == 0
