@@ -5,7 +5,7 @@ every frame's captured octets are octets of the file at its offset (of compresse
 times lie within +-TIME_MAX_NS;
 any batch and read size gives the same frames, interfaces and errors; `reread` gives the same octets.
 
-    python fuzz/fuzz_sources.py [--seconds N] [--seed N] [--save FOLDER]
+    python fuzz/fuzz_sources.py [--seconds N] [--inputs N] [--seed N] [--save FOLDER]
 
 Exit code 1 where the invariant is broken; the input is saved then, and how to run it again is printed.
 """
@@ -175,18 +175,19 @@ def check(octets: bytes) -> None:
         )
 
 
-def main() -> int:
-    """Mutate until the time is over."""
+def main(words: list[str] | None = None) -> int:
+    """Mutate until the time is over, or the inputs are."""
     parser = argparse.ArgumentParser(description="mutate small captures and read them")
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--inputs", type=int, help="this many, however long it takes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save", type=Path, default=Path(), help="folder for a failing input")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     dice, pool, tried = random.Random(arguments.seed), seeds() + packed_seeds(), 0
     for octets in pool:
         check(octets)
     until = time.monotonic() + arguments.seconds
-    while time.monotonic() < until:
+    while tried < arguments.inputs if arguments.inputs else time.monotonic() < until:
         octets = mutate(dice.choice(pool), dice, pool)
         tried += 1
         try:

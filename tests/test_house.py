@@ -72,6 +72,7 @@ WHOLE_HOUSE = {
     "fixtures": "the captures of fixtures/ are what their script makes",
     "chunking": "batches and reads of any size give the same results",
     "scenarios": "the cases of the fixtures through the whole program",
+    "hostile": "bad input through every profile, floods, short runs of fuzz/",
     "flow_rules": "docs/rules.md names a test for every rule and case",
     "cases": "states, histories and the TCP analysis of the cases of the fixtures",
     "profiles": "profiles tranalyzer, peafowl and nfstream, and a full table",

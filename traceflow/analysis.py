@@ -37,6 +37,7 @@ __all__ = [
     "SHIFT_UNKNOWN",
     "SMOOTH_OCTETS",
     "SPOKE",
+    "add_ns",
     "analyse_segment",
     "analysis_rows",
     "analysis_text",
@@ -57,6 +58,7 @@ segment says in which cache line it stands, in one of _WAYS places."""
 
 _FAST_NS = 20_000_000  # a fast retransmission follows the last duplicate ACK within 20 ms (Wireshark User's Guide)
 _REORDER_NS = 3_000_000  # out of order: within the round trip of the handshake, or 3 ms where it was not seen (same)
+_LONGEST_NS = np.int64(2**63 - 1)
 _MOST_SHIFT = 14  # RFC 7323 section 2.3
 _NO_SHIFT, SHIFT_UNKNOWN = 254, 255
 _LOSS_TOLD = 0xFFFFFFFF  # as many duplicate ACKs, for what asks whether there were two (tshark 4.0 has it so too)
@@ -146,6 +148,16 @@ def analysis_text(flags: int) -> str:
     return "|".join(name for bit, name in enumerate(ANALYSIS_FLAGS) if flags >> bit & 1)
 
 
+@inline_kernel
+def add_ns(a: Any, b: Any) -> Any:
+    """Sum of two times, kept within +-(2**63 - 1): the ends of the range lie 2**63 apart, and sums have no end."""
+    if b > 0 and a > _LONGEST_NS - b:
+        return _LONGEST_NS
+    if b < 0 and a < -_LONGEST_NS - b:
+        return -_LONGEST_NS
+    return a + b
+
+
 @outline_kernel
 def open_analysis(deep: Any) -> Any:
     """Make a row ready for a new flow: only what is read before it is written."""
@@ -194,16 +206,16 @@ def _note_syn(packet: Any, near: Any, far: Any, deep: Any, time_ns: Any) -> Any:
     else:
         deep["syn_ack_ns"] = time_ns
         if deep["syn_ns"] != NOT_SEEN_NS and deep["syn_to_syn_ack_ns"] == NOT_SEEN_NS:
-            deep["syn_to_syn_ack_ns"] = time_ns - deep["syn_ns"]
+            deep["syn_to_syn_ack_ns"] = add_ns(time_ns, -deep["syn_ns"])
 
 
 @outline_kernel
 def _end_handshake(deep: Any, time_ns: Any) -> Any:
     """Note the ACK that ends the handshake."""
     if deep["syn_ack_to_ack_ns"] == NOT_SEEN_NS and deep["syn_ack_ns"] != NOT_SEEN_NS:
-        deep["syn_ack_to_ack_ns"] = time_ns - deep["syn_ack_ns"]
+        deep["syn_ack_to_ack_ns"] = add_ns(time_ns, -deep["syn_ack_ns"])
         if deep["syn_ns"] != NOT_SEEN_NS and deep["syn_ns"] != 0:  # tshark takes the time 0 for none
-            deep["first_rtt_ns"] = time_ns - deep["syn_ns"]
+            deep["first_rtt_ns"] = add_ns(time_ns, -deep["syn_ns"])
 
 
 @outline_kernel
@@ -297,12 +309,12 @@ def _judge_late(packet: Any, near: Any, far: Any, deep: Any, seq: Any, length: A
         return U64(0)
     if U64(near["next_seq"]) == U64(0) or not comes_before(seq, near["next_seq"]):
         return U64(0)
-    since_ns = time_ns - far["acked_ns"]
+    since_ns = add_ns(time_ns, -far["acked_ns"])
     if U64(far["duplicate_acks"]) >= U64(2) and U64(far["acked"]) == seq and 0 <= since_ns < _FAST_NS:
         return U64(RETRANSMISSION | FAST_RETRANSMISSION)
     limit_ns = _REORDER_NS if deep["first_rtt_ns"] <= 0 else deep["first_rtt_ns"]
     end = sequence_difference(seq + length + phantom, U64(0))
-    if 0 <= time_ns - near["next_ns"] < limit_ns and end != U64(near["next_seq"]):
+    if 0 <= add_ns(time_ns, -near["next_ns"]) < limit_ns and end != U64(near["next_seq"]):
         return U64(OUT_OF_ORDER)
     return U64(RETRANSMISSION)
 
@@ -362,7 +374,7 @@ def _stop_timing(far: Any, timings: Any, ack: Any, time_ns: Any) -> Any:
         way = U64(place)
         if U64(timing["ends"][way]) == ack:
             timing["ends"][way] = 0
-            rtt_ns = time_ns - timing["ns"][way]
+            rtt_ns = add_ns(time_ns, -timing["ns"][way])
             first = U64(far["bits"]) & U64(HAS_RTT) == U64(0)
             far["bits"] = U64(far["bits"]) | U64(HAS_RTT)
             if first or rtt_ns < far["rtt_min_ns"]:
@@ -370,7 +382,7 @@ def _stop_timing(far: Any, timings: Any, ack: Any, time_ns: Any) -> Any:
             if first or rtt_ns > far["rtt_max_ns"]:
                 far["rtt_max_ns"] = rtt_ns
             timing["rtt_samples"] += U64(1)
-            timing["rtt_sum_ns"] += rtt_ns
+            timing["rtt_sum_ns"] = add_ns(timing["rtt_sum_ns"], rtt_ns)
             return
 
 

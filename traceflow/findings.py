@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from traceflow.analysis import COUNTED, FIRST_IS_SYN, HAS_RTT, SENT_SYN, SHIFT_UNKNOWN, SPOKE, shift_of
+from traceflow.analysis import COUNTED, FIRST_IS_SYN, HAS_RTT, SENT_SYN, SHIFT_UNKNOWN, SPOKE, add_ns, shift_of
 from traceflow.compiled import U64, outline_kernel
 from traceflow.flows import ANALYSIS_FLAGS, NOT_SEEN_NS
 from traceflow.packets import MSS_OPTION, SACK_PERMITTED_OPTION, TIMESTAMPS_OPTION, WINDOW_SCALE_OPTION
@@ -49,7 +49,7 @@ def _write_round_trips(side: Any, timings: Any, out: Any) -> Any:
     for at in range(len(timings)):
         if (used >> U64(at)) & U64(1):
             out["rtt_samples"] += timings[U64(at)]["rtt_samples"]
-            out["rtt_sum_ns"] += timings[U64(at)]["rtt_sum_ns"]
+            out["rtt_sum_ns"] = add_ns(out["rtt_sum_ns"], timings[U64(at)]["rtt_sum_ns"])
     out["rtt_min_ns"] = side["rtt_min_ns"]
     out["rtt_max_ns"] = side["rtt_max_ns"]
 

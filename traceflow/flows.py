@@ -459,7 +459,10 @@ def analysis_column(analysed: Any, name: str) -> Any:
     if name in ANALYSIS_FLAGS:
         return analysed["counts"][..., ANALYSIS_FLAGS.index(name)]
     if name == "rtt_mean_ns":  # rounded down
-        return analysed["rtt_sum_ns"] // np.maximum(analysed["rtt_samples"].astype(np.int64), 1)
+        mean = analysed["rtt_sum_ns"] // np.maximum(analysed["rtt_samples"].astype(np.int64), 1)
+        # A sum that was kept within 64 bits is too small.
+        held = np.clip(mean, analysed["rtt_min_ns"], analysed["rtt_max_ns"])
+        return np.where(analysed["rtt_samples"] > 0, held, 0)
     return analysed[name]
 
 
