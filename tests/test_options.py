@@ -178,3 +178,22 @@ def test_a_key_in_any_form_is_the_same(given: Any) -> None:
 def test_an_unknown_part_of_the_key(given: Any) -> None:
     with pytest.raises(UsageError, match=r"part of the key .* Known: tunnel, vlan"):
         options_for(key=given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("linger_ns", "5s", "whole number of nanoseconds"),
+        ("linger_ns", 5.5e9, "whole number of nanoseconds"),
+        ("linger_ns", None, "whole number of nanoseconds"),
+        ("idle_timeout_tcp_ns", True, "or None"),
+        ("max_flows", "10", "whole number"),
+        ("max_flows", 2.5, "whole number"),
+        ("analysis", "no", "True or False"),
+        ("key", None, "tuple of parts"),
+        ("profile", PROFILES["zeek"], "given by its name"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_a_usage_error(name: str, value: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        options_for(**{name: value})

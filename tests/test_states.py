@@ -590,4 +590,4 @@ def test_retransmissions(name: str, tmp_path: Path) -> None:
     e = Exchange()
     script(e)
     flow = flows_of(e, tmp_path)[0]
-    assert (flow.orig.retransmissions, flow.resp.retransmissions) == (orig, resp)
+    assert (flow.orig.retransmitted_segments, flow.resp.retransmitted_segments) == (orig, resp)

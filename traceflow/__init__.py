@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from traceflow.errors import IncompleteWarning, TraceflowError, UsageError
     from traceflow.flows import EndCause, EndReason, Flow, FlowSet
     from traceflow.options import PROFILES, Options
-    from traceflow.packets import Verdict
+    from traceflow.packets import Tunnel, Verdict
     from traceflow.pipeline import trace
     from traceflow.sources import open_source
     from traceflow.tracer import TraceFlow
@@ -30,6 +30,7 @@ __all__ = [
     "Options",
     "TraceFlow",
     "TraceflowError",
+    "Tunnel",
     "UsageError",
     "Verdict",
     "from_dpkt",
@@ -52,6 +53,7 @@ _HOMES = {
     "Options": "options",
     "TraceFlow": "tracer",
     "TraceflowError": "errors",
+    "Tunnel": "packets",
     "UsageError": "errors",
     "Verdict": "packets",
     "from_dpkt": "adapters",

@@ -137,8 +137,8 @@ def _assemble(
         _finish_half(flow["orig"], row["high"] if upper else row["low"], tcp)
         _finish_half(flow["resp"], row["low"] if upper else row["high"], tcp)
         low, high = row["low_retransmissions"], row["high_retransmissions"]
-        flow["orig"]["retransmissions"] = high if upper else low
-        flow["resp"]["retransmissions"] = low if upper else high
+        flow["orig"]["retransmitted_segments"] = high if upper else low
+        flow["resp"]["retransmitted_segments"] = low if upper else high
         _write_times(flow, flow["orig"], flow["resp"])
         if analysis and tcp:
             write_analysed(deep[number], flow, upper)

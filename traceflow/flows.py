@@ -140,7 +140,7 @@ HALF = np.dtype(
             "opened_ns",  # time stamp of the frame that came first
             "opened_frame",  # and its number
             "flags",  # how many segments had FIN, SYN, RST, PSH, ACK, URG, ECE, CWR
-            "retransmissions",  # how many repeated what was seen before, SYN and FIN included (flow-rules 11)
+            "retransmitted_segments",  # how many repeated what was seen before, SYN and FIN included (flow-rules 11)
             "analysed",
         ],
         "formats": [
@@ -231,35 +231,42 @@ class Account:
 
 
 class Half:
-    """One direction of a Flow. Every column of HALF is an attribute: `half.packets`, `half.payload_octets`.
+    """One direction of a Flow. Its columns are attributes: `half.packets`, `half.syn`, `half.rtt_mean_ns`.
 
-    What the TCP analysis says is None where it is not known: `half.mss`, `half.rtt_mean_ns`, `half.retransmission`.
+    What is not known, or means nothing for the protocol, is None. `half.flags` are all eight counters, in the order of
+    `FLAG_NAMES`: fin, syn, rst, psh, ack, urg, ece, cwr.
     """
 
-    __slots__ = ("_analysed", "_row")
+    __slots__ = ("_rows", "_side")
 
-    def __init__(self, row: np.void, analysed: bool) -> None:
-        self._row = row
-        self._analysed = analysed
+    def __init__(self, rows: npt.NDArray[np.void], side: str) -> None:
+        self._rows = rows
+        self._side = side
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked of an object that copy or pickle has not filled yet
             raise AttributeError(name)
+        row = self._rows[0][self._side]
+        if name == "flags":
+            return row["flags"]
+        if name not in _HALF_COLUMNS:
+            raise AttributeError(f"a direction has no column {name!r}; it has {', '.join(_HALF_COLUMNS)}")
+        undefined = undefined_where(self._rows, f"{self._side}_{name}")
+        if undefined is not None and undefined[0]:
+            return None
         if name in ANALYSIS_COLUMNS:
-            found = self._row["analysed"]
-            unknown = not self._analysed or _not_known(found, name)
-            return None if unknown else analysis_column(found, name).item()
-        try:
-            return self._row[name].item() if name != "flags" else self._row["flags"]
-        except (KeyError, ValueError):
-            raise AttributeError(f"a direction has no column {name!r}; it has {', '.join(HALF.names or ())}") from None
+            return analysis_column(row["analysed"], name).item()
+        return row["flags"][FLAG_NAMES.index(name)].item() if name in FLAG_NAMES else row[name].item()
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_HALF_COLUMNS, "flags"})
 
     def __repr__(self) -> str:
         return f"<Half: {self.packets} packets, {self.payload_octets} payload octets>"
 
 
 class Flow:
-    """A light view of one row of a FlowSet. Every column of FLOW is an attribute."""
+    """A light view of one row of a FlowSet. Every column of FLOW is an attribute; None where it means nothing."""
 
     __slots__ = ("_at", "_set")
 
@@ -284,9 +291,18 @@ class Flow:
             raise AttributeError(name)
         try:
             value = self.row[name].item()
-            return None if name in _HANDSHAKE and value == NOT_SEEN_NS else value
         except (KeyError, ValueError):
             raise AttributeError(f"a flow has no column {name!r}; it has {', '.join(FLOW.names or ())}") from None
+        undefined = undefined_where(self._rows, name)
+        return value if undefined is None or not undefined[0] else None
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(FLOW.names or ())})
+
+    @property
+    def _rows(self) -> npt.NDArray[np.void]:
+        """Its row, as an array of one."""
+        return self._set.columns[self._at : self._at + 1]
 
     @property
     def orig_addr(self) -> Address:
@@ -301,12 +317,12 @@ class Flow:
     @property
     def orig(self) -> Half:
         """What the originator sent."""
-        return Half(self.row["orig"], bool(self.row["analysed"]))
+        return Half(self._rows, "orig")
 
     @property
     def resp(self) -> Half:
         """What the responder sent."""
-        return Half(self.row["resp"], bool(self.row["analysed"]))
+        return Half(self._rows, "resp")
 
     @property
     def end_cause(self) -> EndCause:
@@ -430,16 +446,20 @@ class FlowSet(Sequence[Flow]):
         Where a column means nothing (see `undefined_where`) it holds pandas' NA.
 
         Raises:
-            ImportError: pandas is not installed (`pip install traceflow[pandas]`).
+            ImportError: pandas is not installed (`pip install '.[pandas]'` in a checkout).
         """
         try:
             import pandas
         except ImportError as error:
-            raise ImportError("to_pandas() needs pandas: pip install traceflow[pandas]") from error
+            raise ImportError("to_pandas() needs pandas: pip install pandas") from error
 
         def series(name: str, values: Any) -> Any:
             undefined = undefined_where(self.columns, name)
-            return values if undefined is None else pandas.arrays.IntegerArray(np.array(values), undefined)
+            if undefined is None:
+                return values
+            if isinstance(values, list):
+                return [pandas.NA if empty else value for value, empty in zip(values, undefined.tolist(), strict=True)]
+            return pandas.arrays.IntegerArray(np.array(values), undefined)
 
         return pandas.DataFrame({name: series(name, values) for name, values in flat_columns(self.columns).items()})
 
@@ -447,6 +467,8 @@ class FlowSet(Sequence[Flow]):
 ANALYSIS_COLUMNS = (*ANALYSIS_FLAGS, *(ANALYSED.names or ())[1:], "rtt_mean_ns")
 """Names of all that the analysis says of a direction."""
 _HANDSHAKE = ("syn_to_syn_ack_ns", "syn_ack_to_ack_ns")
+_HIDDEN = ("flags", "analysed", "bits", "time_bits")
+_HALF_COLUMNS = (*(name for name in HALF.names or () if name not in _HIDDEN), *FLAG_NAMES, *ANALYSIS_COLUMNS)
 
 
 def analysis_column(analysed: Any, name: str) -> Any:
@@ -528,8 +550,10 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
         return np.asarray(flows[name] == NOT_SEEN_NS)
     if name in ("vlan_outer", "vlan_inner"):
         return np.asarray(flows[name] == 0)
-    if name == "tunnel_id":
+    if name in ("tunnel", "tunnel_id"):
         return np.asarray(flows["tunnel"] == Tunnel.NONE)
+    if name == "history":
+        return np.asarray(flows["history"] == b"")
     if side not in ("orig", "resp"):
         return undefined
     if part in ANALYSIS_COLUMNS:
@@ -537,7 +561,7 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
     elif part == "port":
         # In place of ports, a query of ICMP has its identifier on both sides.
         undefined = ~np.isin(flows["protocol"], list(PROTOCOLS_WITH_PORTS)) & (flows["orig_port"] == 0)
-    elif part in FLAG_NAMES or part == "retransmissions":
+    elif part in FLAG_NAMES or part == "retransmitted_segments":
         undefined = flows["protocol"] != _TCP
     elif part == "base_seq":
         undefined = flows[side]["bits"] & BASE_KNOWN == 0

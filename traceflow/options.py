@@ -84,10 +84,20 @@ class Options:
     when_full: Literal["evict", "skip"] = "evict"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.key, Iterable):
+            raise UsageError(f"key is {self.key!r}; it must be a tuple of parts: {', '.join(KEY_PARTS)}, or ()")
         object.__setattr__(self, "key", frozenset([self.key] if isinstance(self.key, str) else self.key))
         for part in self.key:
             if part not in KEY_PARTS:
                 raise UsageError(suggest("part of the key", part, KEY_PARTS))
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it must be True or False")
+        for name in (*_TIMEOUTS, "max_flows"):
+            value = getattr(self, name)
+            if not (value is None and name in _MAY_BE_NONE) and (isinstance(value, bool) or not isinstance(value, int)):
+                what = "a whole number" if name == "max_flows" else "a whole number of nanoseconds"
+                raise UsageError(f"{name} is {value!r}; it must be {what}{' or None' if name in _MAY_BE_NONE else ''}")
         for name in _TIMEOUTS:
             value = getattr(self, name)
             if value is not None and not 0 < value < 2**62:  # so that TIME_MAX_NS plus a timeout fits 64 bits
@@ -108,6 +118,8 @@ _TIMEOUTS = (
     "handshake_timeout_ns",
     "duplicate_window_ns",
 )
+_MAY_BE_NONE = {*_TIMEOUTS} - {"linger_ns"}
+_SWITCHES = ("directed", "tcp_only", "syn_opens", "outer", "checksums", "analysis")
 KEY_PARTS = ("vlan", "tunnel")
 """Optional parts of the key."""
 CHOICES = {
@@ -227,6 +239,8 @@ def options_for(profile: str = "default", **changes: Any) -> Options:
     Raises:
         UsageError: An unknown profile or option, or a value out of range.
     """
+    if not isinstance(profile, str):
+        raise UsageError(f"a profile is given by its name: {', '.join(PROFILES)}; rules of your own as single options")
     if profile not in PROFILES:
         raise UsageError(suggest("profile", profile, PROFILES))
     names = {field.name for field in dataclasses.fields(Options)} - {"profile"}

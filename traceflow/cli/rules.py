@@ -53,6 +53,8 @@ def _key(_context: Any, _parameter: Any, given: str | None) -> dict[str, tuple[s
     if given is None:
         return {}
     parts = () if given == "none" else tuple(given.split(","))
+    if "none" in parts or "" in parts:
+        raise click.BadParameter("none stands alone; allowed: none, or vlan, tunnel, or vlan,tunnel")
     for part in parts:
         if part not in KEY_PARTS:
             raise click.BadParameter(suggest("part of the key", part, (*KEY_PARTS, "none")))
