@@ -177,7 +177,7 @@ def frames_of(source: Path | BinaryIO, **options: Any) -> tuple[FlowSet, list[Fr
         flows = collector.flows()
     frames = {number: _frame(number, row) for number, row in enumerate(rows, 1)}
     for flow in flows:
-        orig, resp = (str(flow.orig_addr), flow.orig_port), (str(flow.resp_addr), flow.resp_port)
+        orig, resp = (str(flow.orig_addr), flow.orig_port or 0), (str(flow.resp_addr), flow.resp_port or 0)
         for src, dst, side in ((orig, resp, "orig"), (resp, orig, "resp")):
             for number in flow.frames_from(side).tolist():
                 data = frames[number].packet["payload_octets"]
@@ -225,8 +225,8 @@ def sides_of_columns(flows: FlowSet) -> Counter[Sides]:
     """The same from the columns of the flows, which must agree with their frames."""
     found: Counter[Sides] = Counter()
     for flow in flows:
-        orig = Side((str(flow.orig_addr), flow.orig_port), flow.orig.packets, flow.orig.wire_octets)
-        resp = Side((str(flow.resp_addr), flow.resp_port), flow.resp.packets, flow.resp.wire_octets)
+        orig = Side((str(flow.orig_addr), flow.orig_port or 0), flow.orig.packets, flow.orig.wire_octets)
+        resp = Side((str(flow.resp_addr), flow.resp_port or 0), flow.resp.packets, flow.resp.wire_octets)
         if orig.end == resp.end:
             resp = orig = Side(orig.end, orig.packets + resp.packets, orig.octets + resp.octets)
         found[(flow.protocol, *sorted((orig, resp)))] += 1

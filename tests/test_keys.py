@@ -282,9 +282,9 @@ def test_vlan_stacks_in_the_key() -> None:
         Exchange(wire=wire, tags=tags).b.udp(b"!")
     flows = traced(wire, key=("vlan",))
     assert frames_of(flows) == [[1, 6, 7, 12], [2, 8], [3, 5, 9, 11], [4, 10]]
-    assert [(flow.vlan_outer, flow.vlan_inner) for flow in flows] == [(0, 0), (10, 0), (10, 20), (11, 20)]
+    assert [(flow.vlan_outer, flow.vlan_inner) for flow in flows] == [(None, None), (10, None), (10, 20), (11, 20)]
     assert frames_of(traced(wire)) == frames_of(traced(wire, key="tunnel")) == [[*range(1, 13)]]
-    assert traced(wire)[0].vlan_outer == 0, "of the first frame"
+    assert traced(wire)[0].vlan_outer is None, "of the first frame"
 
 
 def test_undefined_vlans_and_tunnels_are_empty_in_a_data_frame() -> None:
@@ -295,7 +295,7 @@ def test_undefined_vlans_and_tunnels_are_empty_in_a_data_frame() -> None:
     table = traced(wire, key=("vlan", "tunnel")).to_pandas()
     columns = ["vlan_outer", "vlan_inner", "tunnel", "tunnel_id"]
     assert table[columns].astype(object).where(table[columns].notna(), None).to_numpy().tolist() == [
-        [10, None, "", None],
+        [10, None, None, None],
         [None, None, "vxlan", 5],
     ]
 
@@ -310,7 +310,7 @@ def test_tunnels_in_the_key() -> None:
     flows = traced(wire, key=("tunnel",))
     assert frames_of(flows) == [[1, 2, 6, 7], [3, 8], [4, 9], [5, 10]]
     kinds = [(flow.tunnel, flow.tunnel_id) for flow in flows]
-    assert kinds == [(Tunnel.VXLAN, 5), (Tunnel.GRE, 0), (Tunnel.GRE, 77), (Tunnel.NONE, 0)]
+    assert kinds == [(Tunnel.VXLAN, 5), (Tunnel.GRE, 0), (Tunnel.GRE, 77), (Tunnel.NONE, None)]
     assert frames_of(traced(wire)) == [[*range(1, 11)]]
     assert len(traced(wire, key=("tunnel",), outer=True)) == 4, "two ports of VXLAN, GRE, and the bare datagram"
 

@@ -586,8 +586,8 @@ def test_fixture(name: str) -> None:
     assert [
         {
             "protocol": flow.protocol,
-            "orig": [str(flow.orig_addr), flow.orig_port],
-            "resp": [str(flow.resp_addr), flow.resp_port],
+            "orig": [str(flow.orig_addr), flow.orig_port or 0],
+            "resp": [str(flow.resp_addr), flow.resp_port or 0],
             "frames": flow.frames.tolist(),
             "orig_frames": flow.frames_from("orig").tolist(),
             "resp_frames": flow.frames_from("resp").tolist(),
@@ -1010,8 +1010,8 @@ def assert_as_the_oracle(flows: FlowSet, result: Result) -> None:
     assert {v.text: n for v, n in flows.account.verdicts.items() if n} == result.verdicts
     assert flows.account.frames_out_of_order == result.frames_out_of_order
     for flow, wanted in zip(flows, result.flows, strict=True):
-        assert (str(flow.orig_addr), flow.orig_port) == wanted.orig, wanted.number
-        assert (str(flow.resp_addr), flow.resp_port) == wanted.resp, wanted.number
+        assert (str(flow.orig_addr), flow.orig_port or 0) == wanted.orig, wanted.number
+        assert (str(flow.resp_addr), flow.resp_port or 0) == wanted.resp, wanted.number
         if flow.orig_addr != flow.resp_addr or flow.orig_port != flow.resp_port:
             assert flow.frames_from("orig").tolist() == wanted.orig_frames, wanted.number
             assert flow.frames_from("resp").tolist() == wanted.resp_frames, wanted.number

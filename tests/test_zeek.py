@@ -68,7 +68,7 @@ def connections(path: str, direction: str, checksums: bool) -> list[traceflow.Fl
         for flow in traceflow.trace(SHARED / "corpus" / path, profile="zeek", **rules):
             if outer and flow.protocol not in _TRANSPORTS:
                 continue
-            ends = sorted([(str(flow.orig_addr), flow.orig_port), (str(flow.resp_addr), flow.resp_port)])
+            ends = sorted([(str(flow.orig_addr), flow.orig_port or 0), (str(flow.resp_addr), flow.resp_port or 0)])
             group, frames = found[(flow.protocol, *ends)], set(flow.frames.tolist())
             same = [other for other in group if frames.intersection(other.frames.tolist())]
             if all(flow.packets > other.packets for other in same):

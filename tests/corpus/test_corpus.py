@@ -203,7 +203,7 @@ def test_the_oracle_agrees(profile: str, shared: Path) -> None:
         wrong += [
             f"{name}: {flow!r} and {other}"
             for flow, other in zip(flows, result.flows, strict=False)
-            if ((str(flow.orig_addr), flow.orig_port), flow.end_cause.text) != (other.orig, other.cause)
+            if ((str(flow.orig_addr), flow.orig_port or 0), flow.end_cause.text) != (other.orig, other.cause)
         ]
     assert wrong == []
     assert frames > 100_000
