@@ -1,10 +1,11 @@
 """How fast flows are traced, side by side with what users would pick instead, in one run.
 
-    python benchmarks/speed.py [--frames 2000000] [--runs 3] [--json FILE]
+    python benchmarks/speed.py [--frames 2000000] [--runs 3] [--no-analysis] [--json FILE]
 
 Makes a synthetic capture of small TCP frames (see captures.py), then measures in turn:
 
-- our stages in one process on one core: reading and walking records, decode, table, frame lists (compiled before);
+- our stages in one process on one core: reading and walking records, decode, duplicates, table (states, history and TCP
+  analysis, the latter not with `--no-analysis`), frame lists (compiled before);
 - whole processes: `traceflow flows --summary`, beside it `capinfos -c` (counts only), `tshark -z conv,tcp`, NFStream,
   whichever are installed. NFStream needs a minute for 2 000 000 frames; `--no-slow` leaves it and tshark out.
 
@@ -44,10 +45,10 @@ print(sum(1 for _ in NFStreamer(source=sys.argv[1], statistical_analysis=False, 
 """
 
 
-def stages(path: Path) -> dict[str, float]:
+def stages(path: Path, *, analysis: bool = True) -> dict[str, float]:
     """Seconds of each stage over a capture, one pass, one core."""
     spent = {"read and walk": 0.0, "decode": 0.0, "duplicates": 0.0, "table": 0.0, "frame lists": 0.0}
-    table, frame_map, rows = FlowTable(Options()), FrameMap(), np.zeros(4096, PACKET)
+    table, frame_map, rows = FlowTable(Options(analysis=analysis)), FrameMap(), np.zeros(4096, PACKET)
     duplicates = DuplicateFinder(Options())
     with open_source(path) as source:
         before = time.perf_counter()
@@ -74,9 +75,10 @@ def stages(path: Path) -> dict[str, float]:
     return spent
 
 
-def rivals(path: Path, slow: bool) -> dict[str, list[str]]:
+def rivals(path: Path, slow: bool, *, analysis: bool = True) -> dict[str, list[str]]:
     """Commands that are installed, by name; ours first."""
-    found = {"traceflow flows --summary": [sys.executable, "-m", "traceflow", "flows", "--summary", "-q", str(path)]}
+    ours = ["flows", "--summary", *([] if analysis else ["--no-analysis"])]
+    found = {f"traceflow {' '.join(ours)}": [sys.executable, "-m", "traceflow", *ours, "-q", str(path)]}
     if shutil.which("capinfos"):
         found["capinfos -c"] = ["capinfos", "-c", str(path)]
     if slow and shutil.which("tshark"):
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--no-slow", action="store_true", help="leave out tshark and NFStream")
+    parser.add_argument("--no-analysis", action="store_true", help="without the TCP analysis")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -106,15 +109,15 @@ def main() -> None:
         captures.write_small(path, frames=chosen.frames)
         warm = Path(folder) / "warm.pcap"
         captures.write_small(warm, frames=1000)
-        stages(warm)
-        passes = [stages(path) for _ in range(chosen.runs)]
+        stages(warm, analysis=not chosen.no_analysis)
+        passes = [stages(path, analysis=not chosen.no_analysis) for _ in range(chosen.runs)]
         kernels = {name: statistics.median(one[name] for one in passes) for name in passes[0]}
         total = statistics.median(sum(one.values()) for one in passes)
         print(f"{chosen.frames} frames, {path.stat().st_size / 1e6:.0f} MB; medians of {chosen.runs} runs")
         for name, spent in kernels.items():
             print(f"  {name:28} {spent / chosen.frames * 1e9:8.1f} ns a frame")
         print(f"  {'all stages, one core':28} {chosen.frames / total / 1e6:8.1f} million frames/s")
-        commands = rivals(path, not chosen.no_slow)
+        commands = rivals(path, not chosen.no_slow, analysis=not chosen.no_analysis)
         times: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(chosen.runs):
             for name, command in commands.items():
