@@ -4,6 +4,7 @@ Environment variables, set by tox.ini:
     TRACEFLOW_INSTALLED    1: traceflow/ of the checkout must not be what is tested
     TRACEFLOW_DERANDOMIZE  1: hypothesis tries the same examples on every run
     NUMBA_DISABLE_JIT      1: kernels run as plain Python
+    TRACEFLOW_ONCE         elsewhere: tests marked `once` are left to another environment
 """
 
 from __future__ import annotations
@@ -75,15 +76,17 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is too slow with plain kernels; `slow_plain` must say why."""
+    """Skip what is too slow with plain kernels, and what one Python tells for all; both marks must say why."""
+    elsewhere = os.environ.get("TRACEFLOW_ONCE") == "elsewhere"
     for item in items:
-        mark = item.get_closest_marker("slow_plain")
-        if mark is None:
-            continue
-        if len(mark.args) != 1 or not isinstance(mark.args[0], str):
-            raise pytest.UsageError(f'{item.nodeid}: write @pytest.mark.slow_plain("why it is slow")')
-        if not COMPILED:
-            item.add_marker(pytest.mark.skip(reason=f"plain kernels: {mark.args[0]}"))
+        for name, skips, why in (("slow_plain", not COMPILED, "plain kernels"), ("once", elsewhere, "in py313")):
+            mark = item.get_closest_marker(name)
+            if mark is None:
+                continue
+            if len(mark.args) != 1 or not isinstance(mark.args[0], str):
+                raise pytest.UsageError(f'{item.nodeid}: write @pytest.mark.{name}("why")')
+            if skips:
+                item.add_marker(pytest.mark.skip(reason=f"{why}: {mark.args[0]}"))
 
 
 @pytest.fixture(scope="session")

@@ -638,6 +638,7 @@ def test_no_color(fixtures_folder: Path) -> None:
     assert not re.search(r"\x1b\[(3|4|9|10)\d", shown), "bold is no colour"
 
 
+@pytest.mark.once("a long run in a terminal")
 def test_progress_appears_for_long_work_on_a_terminal_only(fixtures_folder: Path, run_cli: RunCli) -> None:
     octets = (fixtures_folder / "http.pcap").read_bytes()
     more = octets[24:]  # without the file header: further records
@@ -659,6 +660,7 @@ def test_progress_appears_for_long_work_on_a_terminal_only(fixtures_folder: Path
 # --- start-up --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once("all kernels compiled anew")
 @pytest.mark.skipif(not COMPILED, reason="plain kernels are not compiled")
 def test_the_first_run_says_that_it_compiles(run_cli: RunCli, fixtures_folder: Path, tmp_path: Path) -> None:
     cache = {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}

@@ -408,6 +408,7 @@ def bombs():
         yield "lz4", LZ4.compress(PCAP[:24] + record * 1024)
 
 
+@pytest.mark.once("a bomb")
 def test_a_bomb_takes_time_and_no_memory():
     Read(PCAP)  # compile first
     for form, packed in bombs():

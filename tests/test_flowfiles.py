@@ -181,6 +181,7 @@ def test_fixtures_become_files(fmt: str, by: str, fixtures_folder: Path, tmp_pat
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.once("10 000 frames in four formats")
 @pytest.mark.slow_plain("10 000 frames, traced and decoded four times: a minute")
 def test_the_real_capture(shared: Path, tmp_path: Path) -> None:
     path = shared / "corpus" / "tranalyzer" / "2009-M57-day11-18-10k.pcap"
@@ -382,6 +383,7 @@ def test_an_open_file_is_read_again(fixtures_folder: Path, tmp_path: Path) -> No
     check_folder(tmp_path / "out", read(fixtures_folder / "http.pcap"), in_flows)
 
 
+@pytest.mark.once("40 000 frames")
 @pytest.mark.parametrize("fmt", ["json", "pcap"])
 @pytest.mark.slow_plain("40 000 frames, decoded twice")
 def test_a_flow_larger_than_what_is_held_in_memory(fmt: str, tmp_path: Path) -> None:
@@ -552,6 +554,7 @@ def names_while(child: subprocess.Popen[bytes], folder: Path) -> Iterator[list[s
         yield [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
 
 
+@pytest.mark.once("thousands of files")
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9 on this system")
 @pytest.mark.parametrize("fmt", ["json", "pcap"])
 @pytest.mark.slow_plain("some thousand files in another process")
@@ -580,6 +583,7 @@ def test_kill_9_leaves_whole_files_and_temporary_ones(fmt: str, tmp_path: Path) 
                 assert [frame.octets for frame in read(one)] == [source[at].octets]
 
 
+@pytest.mark.once("thousands of files")
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
 @pytest.mark.parametrize("fmt", ["json", "pcap"])
 @pytest.mark.slow_plain("some thousand files in another process")
@@ -609,6 +613,7 @@ except CannotWriteError as error:
 """
 
 
+@pytest.mark.once("a process with little disk")
 def test_frame_positions_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
     pytest.importorskip("resource", reason="no limits on this system")
     path = many_flows(tmp_path / "x.pcap", 100)

@@ -982,6 +982,7 @@ for index in range(1, 10**6):
 """
 
 
+@pytest.mark.once("processes that are killed")
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 @pytest.mark.parametrize("fmt", ["json", "plist", "tree", "pcap"])
 @pytest.mark.slow_plain("some seconds of packets in another process")

@@ -28,6 +28,7 @@ print(sorted({{item.data["dispatcher"].py_func.__name__ for _, item in recorder.
 """
 
 
+@pytest.mark.once("all kernels compiled anew")
 def test_nothing_is_left_to_compile(tmp_path: Path, fixtures_folder: Path) -> None:
     """With an empty cache, both processes together leave no kernel of a plain capture to compile."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}

@@ -124,6 +124,7 @@ def compare(log: Row) -> Iterator[str]:
             yield "state" if name == "conn_state" else "history"
 
 
+@pytest.mark.once("some hundred captures")
 def test_connections_are_those_of_zeek() -> None:
     """All captures but those listed are equal: 95 % of them in their states, 90 % in their histories."""
     captures = logs()
