@@ -87,7 +87,7 @@ class FlowTable:
         self._frames = 0
         self._live, self._deep = live_rows(0), analysis_rows(0)
         self._heap = np.zeros(0, HEAP)
-        self._slots = np.zeros(0, np.uint32)
+        self._slots = np.zeros(0, np.uint64)
         self._make_room()
 
     def _make_room(self) -> None:
@@ -96,8 +96,8 @@ class FlowTable:
         if not state["free"] and state["fresh"] == len(self._live) < self.options.max_flows:
             self._grow()
         if 2 * state["live"] >= len(self._slots):
-            self._slots = np.zeros(max(_FIRST_SLOTS, 4 * len(self._slots)), np.uint32)
-            reindex(self._slots, self._live, self._heap, int(state["live"]))
+            old, self._slots = self._slots, np.zeros(max(_FIRST_SLOTS, 4 * len(self._slots)), np.uint64)
+            reindex(old, self._slots)
 
     def _grow(self) -> None:
         """Have eight times the rows, up to `max_flows`. Those never used cost no memory: they are not touched."""

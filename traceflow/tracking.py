@@ -17,7 +17,7 @@ from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefe
 from traceflow.cuts import begin_segment, continue_segment, is_cut, parent_of
 from traceflow.directions import BY_FIRST, BY_SYN, BY_TRANALYZER, first_sender_originates
 from traceflow.flows import EndCause
-from traceflow.keys import EMPTY, find_row, forget_row, index_row, is_reversed, tag_of
+from traceflow.keys import find_row, first_row, forget_row, index_row, is_reversed, tag_of
 from traceflow.live import LIVE, clear_words, copy_words, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.quotes import note_quote
@@ -103,7 +103,7 @@ def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any,
     if state["analysis"] and flow["protocol"] == _TCP:
         copy_words(words[2], row * _DEEP_WORDS, words[3], ended * _DEEP_WORDS, _DEEP_WORDS)
     state["ended"] = ended + U64(1)
-    forget_row(slots, live, row)
+    forget_row(slots, U64(flow["hashed"]), row)
     drop_row(heap, row, U64(state["live"]))
     state["live"] = U64(state["live"]) - U64(1)
     flow["next_free"] = state["free"]
@@ -306,9 +306,9 @@ def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, packets: Any, hash
     if at + _SLOT_AHEAD < U64(len(hashes)):
         prefetch(slots, U64(hashes[at + _SLOT_AHEAD]) & mask, U64(0))
     if at + _ROW_AHEAD < U64(len(hashes)):
-        slot = U64(slots[U64(hashes[at + _ROW_AHEAD]) & mask])
-        if slot != U64(EMPTY):
-            row = slot - U64(1)
+        found = first_row(slots, U64(hashes[at + _ROW_AHEAD]))
+        if found != U64(0):
+            row = found - U64(1)
             fetch_row(live, row, U64(0), _COMMON_OCTETS)
             if U64(packets[at + _ROW_AHEAD]["flags"]) & U64(SYN | FIN | RST):
                 fetch_row(live, row, _COMMON_OCTETS, _ROW_OCTETS)
@@ -334,7 +334,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
     Args:
         state: STATE[1].
         live: LIVE[n].
-        slots: uint32[2**k >= 2 * n], the index of keys.py.
+        slots: uint64[2**k >= 2 * n], the index of keys.py.
         heap: HEAP[n], the heap of timeouts.py.
         deep: ANALYSIS[n]; ANALYSIS[0] without analysis.
         words: Rows as uint64 words: those of `live`, those of flows that ended (GONE_ROWS), and both of `deep`.
