@@ -22,6 +22,7 @@ from traceflow.keys import (
     TUNNEL_MASK,
     VLAN_MASK,
     find_row,
+    first_row,
     forget_row,
     hash_key,
     index_row,
@@ -32,7 +33,6 @@ from traceflow.keys import (
 from traceflow.live import LIVE
 from traceflow.packets import PACKET, Tunnel
 from traceflow.pipeline import trace
-from traceflow.timeouts import HEAP
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
 from tunnel_cases import WRAPPINGS
@@ -141,7 +141,7 @@ class Index:
     """The index under test, over rows whose hash is chosen, so that they collide at will."""
 
     def __init__(self, slots: int, rows: int) -> None:
-        self.slots = np.zeros(slots, np.uint32)
+        self.slots = np.zeros(slots, np.uint64)
         self.live = np.zeros(rows, LIVE)
 
     def put(self, row: int, key: int, hash_value: int) -> None:
@@ -154,7 +154,7 @@ class Index:
         return int(find_row(self.slots, self.live, packet(*ends, 0, 0), upside, U64(hash_value), U64(0)))
 
     def drop(self, row: int) -> None:
-        forget_row(self.slots, self.live, U64(row))
+        forget_row(self.slots, U64(self.live[row]["hashed"]), U64(row))
 
 
 @pytest.mark.parametrize("slots", [2, 4, 16, 64])
@@ -207,16 +207,21 @@ def test_protocol_and_version_are_compared() -> None:
 
 
 def test_reindex_finds_all_rows() -> None:
-    """Rows 0, 2, 4, ... live; the heap names them in any order."""
-    index = Index(2, 64)
-    rows = list(range(0, 64, 2))
-    heap = np.zeros(len(rows), HEAP)
-    heap["row"] = random.Random(1).sample(rows, len(rows))
-    for row in rows:
-        index.live[row]["low_lo"], index.live[row]["high_lo"], index.live[row]["hashed"] = row, 1 << 40, row % 5
-    index.slots = np.zeros(128, np.uint32)
-    reindex(index.slots, index.live, heap, len(rows))
+    """Rows 0, 2, 4, ... live, in an index that is half full, and then in one of twice the slots."""
+    index = Index(64, 64)
+    for row in range(0, 64, 2):
+        index.put(row, row, row % 5)
+    old, index.slots = index.slots, np.zeros(128, np.uint64)
+    reindex(old, index.slots)
     assert [index.find(key, key % 5) for key in range(64)] == [row + 1 if row % 2 == 0 else 0 for row in range(64)]
+
+
+def test_a_look_ahead_finds_the_first_with_the_hash() -> None:
+    """It touches no rows, so of keys with one hash it names the one that came first; a longer way round is taken."""
+    index = Index(8, 4)
+    for row, (key, hash_value) in enumerate(((5, 3), (6, 11), (7, 3), (8, 4))):  # 3 and 11 have the same home
+        index.put(row, key, hash_value)
+    assert [int(first_row(index.slots, U64(hash_value))) for hash_value in (3, 11, 4, 12, 5)] == [1, 2, 4, 0, 0]
 
 
 # --- what carried a packet: an optional part of the key ----------------------------------------------------------

@@ -22,11 +22,14 @@ _NARROW_FLOWS = 2**31 - 1  # flow number and one bit in 32
 
 @kernel
 def _pack(marks: Any, upper_bit: Any, packed: Any, at: Any) -> Any:
-    """Write flow number and sender of marks into packed[at:]. A frame without a flow is 0."""
+    """Write flow number and sender of marks into packed[at:]. A frame without a flow is 0. Returns the highest flow."""
+    highest = U64(0)
     for i in range(len(marks)):
         mark = marks[U64(i)]
         upper = U64(1) if U64(mark["direction"]) & U64(upper_bit) else U64(0)
+        highest = max(highest, U64(mark["flow"]))
         packed[U64(at + i)] = (U64(mark["flow"]) << U64(1)) | upper
+    return highest
 
 
 @kernel
@@ -69,22 +72,24 @@ class FrameMap:
             upper_bit: The bit of `direction` to keep.
         """
         self._lists = None
-        if not len(marks):
-            return
-        self.flows = max(self.flows, int(marks["flow"].max()))
-        dtype = np.uint32 if self.flows <= _NARROW_FLOWS else np.uint64
         done = 0
         while done < len(marks):
-            if self._used == _CHUNK or self._chunks[-1].dtype != dtype:
-                if self._chunks:
-                    self._chunks[-1] = self._chunks[-1][: self._used]
-                self._chunks.append(np.empty(_CHUNK, dtype))
-                self._used = 0
+            if self._used == _CHUNK:
+                self._open_chunk()
             take = min(len(marks) - done, _CHUNK - self._used)
-            _pack(marks[done : done + take], upper_bit, self._chunks[-1], self._used)
+            highest = int(_pack(marks[done : done + take], upper_bit, self._chunks[-1], self._used))
+            self.flows = max(self.flows, highest)
+            if self.flows > _NARROW_FLOWS and self._chunks[-1].dtype == np.uint32:
+                self._open_chunk()  # for these once more, as they may have been cut off
+                continue
             self._used += take
             done += take
         self.frames += len(marks)
+
+    def _open_chunk(self) -> None:
+        """Have an empty chunk behind the frames that were added."""
+        self._chunks = [*self._filled(), np.empty(_CHUNK, np.uint32 if self.flows <= _NARROW_FLOWS else np.uint64)]
+        self._used = 0
 
     def amend(self, late: npt.NDArray[np.void], upper_bit: int) -> None:
         """Enter frames that were added without a flow.

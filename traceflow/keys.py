@@ -111,6 +111,11 @@ def _same_key(row: Any, packet: Any, upside: Any) -> Any:
 
 
 @inline_kernel
+def _same_tag(row: Any, packet: Any, mask: Any) -> Any:
+    return (U64(row["tag"]) ^ tag_of(packet)) & mask == U64(0)
+
+
+@inline_kernel
 def first_row(slots: Any, hashed: Any) -> Any:
     """Row number plus one of the first entry with a hash, or 0: likely the flow of that hash; touches the index alone.
 
@@ -145,9 +150,8 @@ def find_row(slots: Any, live: Any, packet: Any, upside: Any, hashed: Any, mask:
         if U64(slots[at]) >> _ROW_BITS == hashed:
             found = U64(slots[at]) & _ROW_MASK
             row = live[found - U64(1)]
-            if _same_key(row, packet, upside):
-                if mask == U64(0) or (U64(row["tag"]) ^ tag_of(packet)) & mask == U64(0):
-                    return found
+            if _same_key(row, packet, upside) and (mask == U64(0) or _same_tag(row, packet, mask)):
+                return found
         at = (at + U64(1)) & last
     return U64(0)
 

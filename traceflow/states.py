@@ -21,7 +21,7 @@ import numpy.typing as npt
 from traceflow.compiled import U64, inline_kernel, outline_kernel
 from traceflow.holes import ISLANDS, has_seen, land, receive
 from traceflow.packets import ACK_KNOWN, BAD_CHECKSUM, FLAGS_KNOWN, SEQ_KNOWN, WINDOW_KNOWN
-from traceflow.tcp import ACK, FIN, RST, SYN, lies_after, sequence_difference
+from traceflow.tcp import ACK, FIN, RST, SYN, comes_before, lies_after, sequence_difference
 
 __all__ = [
     "ABORTED",
@@ -214,7 +214,7 @@ def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, b
             and packet["seq"] == half["last_seq"]
             and packet["window"] != 0
             and U64(packet["bits"]) & U64(_ALL_KNOWN | BAD_CHECKSUM) == U64(_ALL_KNOWN)
-            and sequence_difference(other["last_seq"], packet["ack"]) < _HALF
+            and not comes_before(other["last_seq"], packet["ack"])
         ):
             half["last_seq"] = (U64(packet["seq"]) + octets) & _MASK
             return
@@ -262,7 +262,7 @@ def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_
             flow["low_retransmissions"] += U64(1)
     _begin(half, side, flags, seq)
     relative = sequence_difference(seq, side["iss"])
-    before = relative >= _HALF and half["payload_octets"] < _HALF
+    before = comes_before(seq, side["iss"]) and half["payload_octets"] < _HALF
     _write_letters(flow, half, side, flags, relative, octets, case)
     listening = peer_state != U64(FIN_WAIT) and state < U64(ABORTED) and flags & U64(RST) == U64(0)
     if listening and packet["window"] == 0 and known & U64(WINDOW_KNOWN):
@@ -304,7 +304,7 @@ def _was_seen(half: Any, side: Any, flags: Any, seq: Any, octets: Any) -> Any:
         return False
     if octets == U64(0):
         return True
-    if sequence_difference(first, side["iss"]) >= _HALF and half["payload_octets"] < _HALF:
+    if comes_before(first, side["iss"]) and half["payload_octets"] < _HALF:
         return False
     keeps_alive = octets == U64(1) and syn + fin == U64(0) and end == U64(side["next_seq"])
     return not keeps_alive and has_seen(side, first, end)
@@ -452,7 +452,7 @@ def _note_acknowledgment(packet: Any, other: Any, peer: Any) -> Any:
         peer["bits"] = U64(peer["bits"]) | U64(_START_GUESSED)
         other["last_seq"] = peer["iss"]
         return False
-    if sequence_difference(ack, peer["iss"]) >= _HALF and other["payload_octets"] < _HALF:
+    if comes_before(ack, peer["iss"]) and other["payload_octets"] < _HALF:
         return False  # before its first octet
     if U64(packet["flags"]) & U64(RST) == U64(0) and lies_after(ack, peer["snd_una"]):
         unset = ack == U64(0) and sequence_difference(ack, peer["snd_una"]) > _FAR

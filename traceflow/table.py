@@ -25,7 +25,7 @@ from traceflow.options import LIKELY_SERVER_PORTS, Options
 from traceflow.packets import Verdict
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.states import TIMINGS
-from traceflow.timeouts import HEAP, NEVER_NS
+from traceflow.timeouts import HEAP, NEVER_NS, when_due
 from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STATE, TCP_END, track
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
@@ -38,7 +38,18 @@ _TCP, _UDP = 6, 17
 _FIRST_ROWS, _FIRST_SLOTS = 1 << 18, 2048
 _NO_FLOWS = np.zeros(0, FLOW)
 _ROWS_IN_ORDER = np.arange(GONE_ROWS, dtype=np.uint32)
-_CHUNK_FLOWS = 4096  # 3 MiB: from 4 on, NumPy asks for huge pages, and the system may have to make room for them first
+_CHUNK_FLOWS = 16384  # 13 MiB: from 4 on, NumPy asks for huge pages, where a row costs a quarter to touch
+
+
+def _in_order(due_ns: npt.NDArray[np.int64], numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+    """The order by due time, and by flow number where it is the same: as np.lexsort, in half the time where few tie."""
+    order = np.argsort(due_ns)
+    ordered = due_ns[order]
+    same = ordered[1:] == ordered[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    ties = order[tied]
+    order[tied] = ties[np.lexsort((numbers[ties], due_ns[ties]))]
+    return order
 
 
 class FlowTable:
@@ -206,8 +217,10 @@ class FlowTable:
         state = self._state[0]
         self._take_gone()
         # Sorted at once: taken from the heap one by one, 66 000 flows took a microsecond each.
-        rows = self._heap["row"][: int(state["live"])]
-        rows = rows[np.lexsort((self._live["number"][rows], self._live["due_ns"][rows]))]
+        heap = self._heap[: int(state["live"])]
+        due_ns = np.empty(len(heap), np.int64)
+        when_due(self._heap, self._live, len(heap), due_ns)
+        rows = heap["row"][_in_order(due_ns, heap["number"])]
         for at in range(0, len(rows), _CHUNK_FLOWS):
             self._assemble(self._live, rows[at : at + _CHUNK_FLOWS], self._deep, cause)
         state["live"] = state["free"] = state["fresh"] = 0

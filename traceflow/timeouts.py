@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from traceflow.compiled import U64, inline_kernel, outline_kernel
+from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
 
-__all__ = ["HEAP", "NEVER_NS", "drop_row", "push_row", "wake_earlier", "wake_first_again"]
+__all__ = ["HEAP", "NEVER_NS", "drop_row", "fetch_place", "push_row", "wake_earlier", "wake_first_again", "when_due"]
 
 NEVER_NS = np.int64(2**63 - 1)
 """Due time of a flow without a timeout."""
+
+_AHEAD = U64(16)
 
 HEAP = np.dtype([("wake_ns", "i8"), ("number", "u8"), ("row", "u4"), ("place", "u4")], align=True)
 """An entry of the heap: when to look at a flow, its number, its row. `place` is no part of the entry: in element n it
@@ -78,6 +80,12 @@ def _sink(heap: Any, at: Any, count: Any) -> Any:
 
 
 @inline_kernel
+def fetch_place(heap: Any, row: Any) -> Any:
+    """Have the processor fetch where a row stands in the heap."""
+    prefetch(heap, row, U64(0))
+
+
+@inline_kernel
 def push_row(heap: Any, live: Any, row: Any, count: Any) -> Any:
     """Add a row, whose `due_ns` is set, to a heap of `count` entries."""
     _put(heap, count, live[row]["due_ns"], live[row]["number"], row)
@@ -110,3 +118,19 @@ def drop_row(heap: Any, row: Any, count: Any) -> Any:
         _put(heap, at, moved["wake_ns"], moved["number"], U64(moved["row"]))
         _rise(heap, at)
         _sink(heap, at, last)
+
+
+@kernel
+def when_due(heap: Any, live: Any, count: Any, due_ns: Any) -> Any:
+    """When each row of a heap is due, in the order of the heap; rows lie anywhere in memory, so some are fetched ahead.
+
+    Args:
+        heap: HEAP[n].
+        live: LIVE[n].
+        count: Entries of the heap.
+        due_ns: int64[count], filled.
+    """
+    for i in range(count):
+        if U64(i) + _AHEAD < U64(count):
+            prefetch(live, U64(heap[U64(i) + _AHEAD]["row"]), U64(0))
+        due_ns[U64(i)] = live[U64(heap[U64(i)]["row"])]["due_ns"]

@@ -23,7 +23,7 @@ from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.quotes import note_quote
 from traceflow.states import CLOSING, TIMINGS, add_turn, finished, follow_datagram, follow_segment, reopens
 from traceflow.tcp import FIN, RST, SYN, count_flags, note_segment, opens_new_flow, turns_direction
-from traceflow.timeouts import NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
+from traceflow.timeouts import NEVER_NS, drop_row, fetch_place, push_row, wake_earlier, wake_first_again
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MARK", "STATE", "TCP_END", "track"]
 
@@ -45,7 +45,8 @@ STATE = np.dtype(
         ("opened", "u8"),  # flows opened so far: the number of the latest
         ("live", "u8"),  # live flows
         ("free", "u8"),  # first row that was freed, plus one; 0: none
-        ("fresh", "u8"),  # first row that was never used
+        ("fresh", "u8"),  # first row that was not used since the table was empty
+        ("zero", "u8"),  # first row that was never used, and so is all zero
         ("ended", "u8"),  # rows waiting in `gone`
         ("clocked", "u8"),  # number of the last frame whose time is in the clock
         ("out_of_order", "u8"),  # frames with a time before the clock
@@ -142,7 +143,10 @@ def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashe
         state["fresh"] = row + U64(1)
     flow = live[row]
     state["opened"] = U64(state["opened"]) + U64(1)
-    clear_words(words[0], row * _LIVE_WORDS, _LIVE_WORDS)
+    if row < U64(state["zero"]):
+        clear_words(words[0], row * _LIVE_WORDS, _LIVE_WORDS)
+    else:
+        state["zero"] = row + U64(1)
     flow["number"] = state["opened"]
     flow["tag"] = tag_of(packet)
     begin_segment(state, flow)
@@ -300,7 +304,7 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
 
 
 @inline_kernel
-def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, packets: Any, hashes: Any, at: Any) -> Any:
+def _look_ahead(state: Any, live: Any, slots: Any, heap: Any, deep: Any, packets: Any, hashes: Any, at: Any) -> Any:
     """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
     mask = U64(len(slots) - 1)
     if at + _SLOT_AHEAD < U64(len(hashes)):
@@ -312,6 +316,7 @@ def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, packets: Any, hash
             fetch_row(live, row, U64(0), _COMMON_OCTETS)
             if U64(packets[at + _ROW_AHEAD]["flags"]) & U64(SYN | FIN | RST):
                 fetch_row(live, row, _COMMON_OCTETS, _ROW_OCTETS)
+                fetch_place(heap, row)
             if state["analysis"]:
                 fetch_row(deep, row, U64(0), U64(SMOOTH_OCTETS))
 
@@ -350,7 +355,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         i = U64(table["at"])
         if _lacks_room(table, live, slots):
             return
-        _look_ahead(table, live, slots, deep, packets, hashes, i)
+        _look_ahead(table, live, slots, heap, deep, packets, hashes, i)
         frame = frames[i]
         packet = packets[i]
         mark = marks[i]
