@@ -15,6 +15,7 @@ With `NUMBA_DISABLE_JIT=1` the same functions run as plain Python; the tests run
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
@@ -27,7 +28,18 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-__all__ = ["COMPILED", "U64", "inline_kernel", "is_to_be_compiled", "kernel", "outline_kernel", "prefetch"]
+__all__ = [
+    "COMPILED",
+    "U64",
+    "Hook",
+    "call_hook",
+    "compile_hook",
+    "inline_kernel",
+    "is_to_be_compiled",
+    "kernel",
+    "outline_kernel",
+    "prefetch",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -44,7 +56,8 @@ def _sources_digest() -> str:
     """Digest of all sources that can hold kernels."""
     digest = hashlib.blake2b(digest_size=16)
     house = Path(__file__).parent
-    for path in sorted([*house.glob("*.py"), *house.glob("decode/*.py"), *house.glob("sources/*.py")]):
+    rooms = ("*.py", "decode/*.py", "sources/*.py", "plugins/*.py")
+    for path in sorted(path for room in rooms for path in house.glob(room)):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -182,3 +195,92 @@ prefetch: Any = intrinsic(_prefetch) if COMPILED else _nothing
 A hint: nothing waits for it, no value depends on it, and an index out of bounds is harmless, because a processor drops
 a prefetch that it may not do. With many live flows a look-up waits for memory several times; asked for some packets
 ahead, these waits overlap."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """A function over records that kernels call by its number, so that they are not compiled anew for each.
+
+    Attributes:
+        number: What `call_hook` is given: an address, or without compilation a place in a list.
+        function: What was compiled; it lives as long as this.
+    """
+
+    number: int
+    function: Any
+
+
+_PLAIN_HOOKS: list[tuple[Callable[..., Any], np.dtype[Any], np.dtype[Any]]] = []
+
+
+def compile_hook(function: Callable[..., Any], *records: np.dtype[Any]) -> Hook:
+    """Compile a hook, with a cache on disk where its source is a file.
+
+    Args:
+        function: Takes (frame, packet, flow, mine, partner, steer, shared), each a record; returns nothing.
+        records: Their seven dtypes.
+
+    Raises:
+        TypeError: It returns something.
+        Exception: Whatever Numba raises of code that it cannot compile.
+    """
+    plain = getattr(function, "py_func", function)
+    if not COMPILED:
+        _PLAIN_HOOKS.append((plain, records[3], records[6]))
+        return Hook(len(_PLAIN_HOOKS), plain)
+    dispatcher: Any = _cached(plain)
+    arguments = tuple(numba.from_dtype(record) for record in records)
+    dispatcher.compile(arguments)
+    compiled = dispatcher.overloads[arguments]
+    if compiled.signature.return_type != types.none:
+        raise TypeError(f"a hook returns nothing, and {plain.__name__} returns {compiled.signature.return_type}")
+    return Hook(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), dispatcher)
+
+
+def _call_hook(
+    typing: Any, number: Any, frame: Any, packet: Any, flow: Any, blocks: Any, own: Any, other: Any, steer: Any,
+    shared: Any, at: Any,
+) -> Any:  # fmt: skip
+    """Typing and code of `call_hook`: a call through the address, as Numba calls its own functions."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def word(place: int, index: Any) -> Any:
+            array = context.make_array(signature.args[place])(context, builder, arguments[place])
+            return builder.bitcast(builder.gep(array.data, [index]), ir.IntType(8).as_pointer())
+
+        def record(place: int) -> Any:
+            return builder.bitcast(arguments[place], ir.IntType(8).as_pointer())
+
+        pointers = [record(1), record(2), record(3), word(4, arguments[5]), word(4, arguments[6]), record(7)]
+        pointers.append(word(8, arguments[9]))
+        takes = (types.voidptr,) * len(pointers)
+        shape = context.call_conv.get_function_type(types.none, takes)
+        target = builder.inttoptr(arguments[0], shape.as_pointer())
+        status, _ = context.call_conv.call_function(builder, target, types.none, takes, pointers)
+        return status.is_error
+
+    return types.boolean(number, frame, packet, flow, blocks, own, other, steer, shared, at), code
+
+
+def _call_plain(
+    number: Any, frame: Any, packet: Any, flow: Any, blocks: Any, own: Any, other: Any, steer: Any, shared: Any, at: Any
+) -> bool:
+    """`call_hook` of plain kernels."""
+    function, record, common = _PLAIN_HOOKS[int(number) - 1]
+
+    def view(words: Any, first: Any, kind: Any) -> Any:
+        return words[int(first) : int(first) + kind.itemsize // 8].view(kind)[0]
+
+    try:
+        function(frame, packet, flow, view(blocks, own, record), view(blocks, other, record), steer,
+                 view(shared, at, common))  # fmt: skip
+    except Exception:  # noqa: BLE001 - compiled, an error is a status without a name
+        return True
+    return False
+
+
+call_hook: Any = intrinsic(_call_hook) if COMPILED else _call_plain
+"""`call_hook(number, frame, packet, flow, blocks, own, other, steer, shared, at)`: call a Hook. True where it failed.
+
+`frame`, `packet`, `flow`, `steer` are records; `blocks[own:]`, `blocks[other:]` and `shared[at:]` hold the others, as
+uint64 words. That they hold them whole is the business of the caller: nothing is checked here."""

@@ -73,6 +73,8 @@ class EndCause(enum.IntEnum):
     """The table was full, and this flow was the nearest to its timeout."""
     ACTIVE = 7
     """It was older than the active timeout; its packets go on in the next segment, a flow with the same parent."""
+    PLUGIN = 8
+    """A plugin ended it."""
 
     @property
     def reason(self) -> EndReason:
@@ -93,6 +95,7 @@ _REASONS = {
     EndCause.END_OF_INPUT: EndReason.FORCED_END,
     EndCause.EVICTED: EndReason.LACK_OF_RESOURCES,
     EndCause.ACTIVE: EndReason.ACTIVE_TIMEOUT,
+    EndCause.PLUGIN: EndReason.FORCED_END,
 }
 
 ANALYSIS_FLAGS = (
@@ -177,6 +180,7 @@ FLOW = np.dtype(
         ("tunnel_id", "u4"),  # likewise
         ("tunnel", "u1"),  # likewise, a Tunnel
         ("analysed", "u1"),  # 1: a TCP flow that was analysed, see `Options`
+        ("alarm", "u1"),  # 1: a plugin raised the alarm
         ("icmp_errors", "u8"),  # ICMP errors and redirects that quoted a packet of it, see decode/quotes.py
         ("syn_to_syn_ack_ns", "i8"),  # times of the handshake, or NOT_SEEN_NS
         ("syn_ack_to_ack_ns", "i8"),
@@ -289,6 +293,9 @@ class Flow:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # as in Half
             raise AttributeError(name)
+        if name in self._set.plugin_columns:
+            value = self._set.plugin_columns[name][self._at]
+            return None if value is np.ma.masked else getattr(value, "item", lambda: value)()
         try:
             value = self.row[name].item()
         except (KeyError, ValueError):
@@ -297,7 +304,7 @@ class Flow:
         return value if undefined is None or not undefined[0] else None
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *(FLOW.names or ())})
+        return sorted({*super().__dir__(), *(FLOW.names or ()), *self._set.plugin_columns})
 
     @property
     def _rows(self) -> npt.NDArray[np.void]:
@@ -402,6 +409,8 @@ class FlowSet(Sequence[Flow]):
         account: What became of every frame.
         errors: What made the results incomplete; empty when nothing did.
         interfaces: Where frames came from.
+        plugin_columns: Columns of plugins: masked arrays [k] by name, masked where they mean nothing.
+        plugin_failures: Plugins that failed and were taken out of the run, a line each.
     """
 
     def __init__(
@@ -417,6 +426,8 @@ class FlowSet(Sequence[Flow]):
         self.account = account
         self.errors = list(errors)
         self.interfaces = list(interfaces)
+        self.plugin_columns: dict[str, Any] = {}
+        self.plugin_failures: list[str] = []
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -461,7 +472,10 @@ class FlowSet(Sequence[Flow]):
                 return [pandas.NA if empty else value for value, empty in zip(values, undefined.tolist(), strict=True)]
             return pandas.arrays.IntegerArray(np.array(values), undefined)
 
-        return pandas.DataFrame({name: series(name, values) for name, values in flat_columns(self.columns).items()})
+        frame = {name: series(name, values) for name, values in flat_columns(self.columns).items()}
+        for name, values in self.plugin_columns.items():
+            frame[name] = pandas.array(values.tolist()) if values.dtype != object else values.tolist()
+        return pandas.DataFrame(frame)
 
 
 ANALYSIS_COLUMNS = (*ANALYSIS_FLAGS, *(ANALYSED.names or ())[1:], "rtt_mean_ns")

@@ -187,6 +187,7 @@ PACKET = np.dtype(
         ("mss", "u2"),  # TCP options of a SYN, see `options`
         ("window_scale", "u1"),
         ("options", "u1"),  # WHOLE_TCP_HEADER | MSS_OPTION | WINDOW_SCALE_OPTION | ...
+        ("ttl", "u1"),  # IPv4 time to live, IPv6 hop limit, of the innermost packet
         ("ip_at", "u4"),  # of a fragment: where its IP header begins in the frame
         ("fragment_at", "u4"),  # of a fragment: where the header with offset and id begins (IPv4: as ip_at)
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,15 +19,17 @@ from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch, decode_quotes
 from traceflow.duplicates import DuplicateFinder
 from traceflow.errors import IncompleteWarning
-from traceflow.flows import FLOW, Account, FlowSet
+from traceflow.flows import FLOW, Account, FlowSet, flat_columns
 from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
 from traceflow.live import as_octets
 from traceflow.options import Options, options_for
 from traceflow.packets import FRAGMENT, PACKET, QUOTES, Batch
+from traceflow.plugins import Batch as PluginBatch
+from traceflow.plugins import Plugin, PluginSet, load_plugins
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.sources import Captures, open_source
-from traceflow.table import FROM_UPPER, LATE, MARK, FlowTable
+from traceflow.table import FROM_RESPONDER, FROM_UPPER, LATE, MARK, FlowTable
 
 __all__ = ["FlowCollector", "Run", "Step", "trace"]
 
@@ -45,6 +47,7 @@ class Step:
         ended: FLOW[k], the flows that ended up to and including this batch, in the order in which they ended.
         late: LATE[j] of `table.py`: frames of this batch or of an earlier one that belong to a flow after all.
         quoted: QUOTED[q] of `quotes.py`: ICMP errors of this batch, and the flow of the packet that each quotes.
+        columns: Columns of plugins for `ended`: masked arrays [k] by name.
     """
 
     batch: Batch | None
@@ -53,6 +56,7 @@ class Step:
     ended: npt.NDArray[np.void]
     late: npt.NDArray[np.void]
     quoted: npt.NDArray[np.void]
+    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Run:
@@ -61,17 +65,20 @@ class Run:
     Args:
         captures: The open captures.
         options: The rules.
+        plugins: The plugins.
 
     Attributes:
         captures: As given.
+        plugins: As given.
         table: The flow table.
         fragments: The table of fragments.
         duplicates: Finds exact duplicates.
     """
 
-    def __init__(self, captures: Captures, options: Options) -> None:
+    def __init__(self, captures: Captures, options: Options, plugins: PluginSet | None = None) -> None:
         self.captures = captures
-        self.table = FlowTable(options)
+        self.plugins = PluginSet(()) if plugins is None else plugins
+        self.table = FlowTable(options, plan=self.plugins.plan)
         self.fragments = FragmentTable()
         self.duplicates = DuplicateFinder(options)
         self._checksums = options.checksums
@@ -97,12 +104,28 @@ class Run:
             if bits & QUOTES:
                 quotes = decode_quotes(batch, packets, outer=self.table.options.outer)
             marks, late = self._track(batch, packets, bits, quotes)
-            yield Step(batch, packets, marks, self.table.drain(), late, quotes.quoted)
+            ended, columns = self._ended(batch, packets, marks)
+            yield Step(batch, packets, marks, ended, late, quotes.quoted, columns)
             if self._stopped:
                 self._interrupted = True
                 break
         self.table.end()
-        yield Step(None, rows[:0], np.zeros(0, MARK), self.table.drain(), _NO_LATE, NO_QUOTES.quoted)
+        ended, columns = self._ended(None, rows[:0], np.zeros(0, MARK))
+        self.plugins.finish()
+        yield Step(None, rows[:0], np.zeros(0, MARK), ended, _NO_LATE, NO_QUOTES.quoted, columns)
+
+    def _ended(
+        self, batch: Batch | None, packets: npt.NDArray[np.void], marks: npt.NDArray[np.void]
+    ) -> tuple[npt.NDArray[np.void], dict[str, Any]]:
+        """The flows that ended up to and including a batch, and what plugins say of them; they see the batch first."""
+        ended = self.table.drain()
+        if not self.plugins:
+            return ended, {}
+        if batch is not None:
+            responder = marks["direction"] & FROM_RESPONDER != 0
+            shown = PluginBatch(batch.octets, batch.frames, packets, marks["flow"], responder, batch.first_number)
+            self.plugins.batch(shown)
+        return ended, self.plugins.ended(ended, self.table.ended_records)
 
     def _track(
         self, batch: Batch, packets: npt.NDArray[np.void], bits: int, quotes: Quotes
@@ -145,6 +168,7 @@ class FlowCollector:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._ended: list[npt.NDArray[np.void]] = []
+        self._columns: list[dict[str, Any]] = []
         self._map = FrameMap()
 
     def take(self, step: Step) -> None:
@@ -154,6 +178,7 @@ class FlowCollector:
             self._map.amend(step.late, FROM_UPPER)
         if len(step.ended):
             self._ended.append(step.ended)
+            self._columns.append(step.columns)
 
     def flows(self) -> FlowSet:
         """All flows in opening order; after the last step."""
@@ -162,14 +187,25 @@ class FlowCollector:
         # rows are there twice at most, and without their columns, which NumPy would copy one by one.
         ordered = np.empty(sum(map(len, self._ended)), FLOW)
         rows = as_octets(ordered)
-        for part in self._ended:
-            rows[part["number"].astype(np.intp) - 1] = as_octets(part)
-        self._ended = []
-        return FlowSet(ordered, self._map, self._run.account(), captures.errors, captures.interfaces)
+        columns = self._run.plugins.empty_columns(len(ordered))
+        for part, given in zip(self._ended, self._columns, strict=True):
+            places = part["number"].astype(np.intp) - 1
+            rows[places] = as_octets(part)
+            for name, values in given.items():
+                columns[name][places] = values
+        self._ended, self._columns = [], []
+        flows = FlowSet(ordered, self._map, self._run.account(), captures.errors, captures.interfaces)
+        flows.plugin_columns = columns
+        flows.plugin_failures = [str(failure) for failure in self._run.plugins.failures]
+        return flows
 
 
 def trace(
-    *sources: str | os.PathLike[str] | BinaryIO, profile: str = "default", limit: int | None = None, **options: Any
+    *sources: str | os.PathLike[str] | BinaryIO,
+    profile: str = "default",
+    limit: int | None = None,
+    plugins: Iterable[str | Plugin | type[Plugin]] = (),
+    **options: Any,
 ) -> FlowSet:
     """Trace every flow of some captures.
 
@@ -178,6 +214,8 @@ def trace(
             across them.
         profile: Name of a profile, see `options.PROFILES`.
         limit: Stop after that many frames.
+        plugins: Plugins by name with options (`tcpwin:est=2.0`), as objects or as classes; their columns are in
+            `FlowSet.plugin_columns`, and attributes of each flow.
         options: Single rules to change, the attributes of `options.Options`.
 
     Returns:
@@ -189,14 +227,15 @@ def trace(
         TraceflowError: Not one of the sources could be read.
     """
     rules = options_for(profile, **options)
+    running = PluginSet(load_plugins(plugins), taken=flat_columns(np.zeros(0, FLOW)))
     with open_source(*sources, limit=limit) as captures:
-        run = Run(captures, rules)
+        run = Run(captures, rules, running)
         collector = FlowCollector(run)
         for step in run.steps():
             collector.take(step)
         flows = collector.flows()
-    if flows.errors:
-        if not captures.opened:
-            raise flows.errors[0]
-        warnings.warn("; ".join(str(error) for error in flows.errors), IncompleteWarning, stacklevel=2)
+    if flows.errors and not captures.opened:
+        raise flows.errors[0]
+    if flows.errors or flows.plugin_failures:
+        warnings.warn("; ".join(map(str, [*flows.errors, *flows.plugin_failures])), IncompleteWarning, stacklevel=2)
     return flows

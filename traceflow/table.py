@@ -11,6 +11,7 @@ happens to a row when a packet comes stands in tracking.py.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,9 @@ from traceflow.options import LIKELY_SERVER_PORTS, Options
 from traceflow.packets import Verdict
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.states import TIMINGS
+from traceflow.steering import NO_PLAN, STEER, Plan, steered_rows
 from traceflow.timeouts import HEAP, NEVER_NS, when_due
-from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STATE, TCP_END, track
+from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STATE, TCP_END, tick, track
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
 
@@ -58,9 +60,16 @@ class FlowTable:
     Args:
         options: The rules.
         seed: Seed of the hash; None takes a fresh one. No result depends on it.
+        plan: The plugins that see the packets.
+
+    Attributes:
+        options: As given.
+        plan: As given.
+        ended_records: uint64[k, 2, plan.record_words]: what the plugins kept of the lower and of the upper end of the
+            flows that `drain` returned last.
     """
 
-    def __init__(self, options: Options, seed: int | None = None) -> None:
+    def __init__(self, options: Options, seed: int | None = None, plan: Plan = NO_PLAN) -> None:
         self.options = options
         self._state = np.zeros(1, STATE)
         state = self._state[0]
@@ -90,12 +99,23 @@ class FlowTable:
         state["syn_opens"] = options.syn_opens
         state["tcp_end"] = TCP_END[options.tcp_end]
         state["analysis"] = options.analysis
+        state["plugins"], state["record_words"], state["shots"] = len(plan.rows), plan.record_words, plan.shots
+        state["pause_ns"] = NEVER_NS
+        self.plan = plan
+        self._both_words = 2 * plan.record_words
+        self._steered, self._records = steered_rows(0), np.zeros(0, np.uint64)
+        gone = GONE_ROWS if len(plan.rows) else 0
+        self._gone_steered, self._gone_records = steered_rows(gone), np.zeros(gone * self._both_words, np.uint64)
+        self._steer, self.shots = np.zeros(1, STEER), np.zeros(0, np.uint64)
+        self._ended_records: list[npt.NDArray[np.uint64]] = []
+        self.ended_records = np.zeros((0, 2, plan.record_words), np.uint64)
         self._gone, self._gone_deep = live_rows(GONE_ROWS), analysis_rows(GONE_ROWS if options.analysis else 0)
         self._marks, self._hashes = np.zeros(0, MARK), np.zeros(0, np.uint32)
         self._ended: list[npt.NDArray[np.void]] = []
         self._chunk, self._taken, self._drained = _NO_FLOWS, 0, 0
         self._causes = np.zeros(max(EndCause) + 1, np.int64)
         self._frames = 0
+        self.on_pause: Callable[[], None] | None = None  # no method of this: a circle would outlive the last user
         self._live, self._deep = live_rows(0), analysis_rows(0)
         self._heap = np.zeros(0, HEAP)
         self._slots = np.zeros(0, np.uint64)
@@ -122,7 +142,18 @@ class FlowTable:
             deep = analysis_rows(rows)
             as_octets(deep)[:old] = as_octets(self._deep)
             self._deep = deep
-        self._words = tuple(rows.view(np.uint64) for rows in (self._live, self._gone, self._deep, self._gone_deep))
+        if len(self.plan.rows):
+            steered, records = steered_rows(rows), np.zeros(rows * self._both_words, np.uint64)
+            steered[:old], records[: len(self._records)] = self._steered, self._records
+            self._steered, self._records = steered, records
+        self._set_words()
+
+    def _set_words(self) -> None:
+        """Gather what the kernel is handed as words, see `words` of `track`."""
+        rows = (self._live, self._gone, self._deep, self._gone_deep)
+        kept = (self._steered, self._gone_steered, self._records, self._gone_records)
+        hooks = (*kept, self.plan.rows, self.plan.shared, self._steer, self.shots)
+        self._words = (*(part.view(np.uint64) for part in rows), hooks)
 
     def track(
         self,
@@ -147,12 +178,19 @@ class FlowTable:
         marks, hashes, state = self._marks[: len(packets)], self._hashes[: len(packets)], self._state
         hash_keys(packets, self.options.directed, state[0]["secret"], state[0]["key_mask"], hashes)
         state["at"], state["first"] = 0, first_number
+        if self.plan.shots and len(self.shots) < len(packets) * self.plan.record_words:
+            self.shots = np.zeros(len(packets) * self.plan.record_words, np.uint64)
+            self._set_words()
         batch = frames, packets, marks, hashes, quotes.packets, quotes.quoted
         while True:
             rows = self._live, self._slots, self._heap, self._deep, self._words
             track(state, *rows, batch)
             if state[0]["at"] == len(packets):
                 break
+            if state[0]["clock_ns"] >= state[0]["pause_ns"]:
+                state[0]["pause_ns"] = NEVER_NS
+                if self.on_pause is not None:
+                    self.on_pause()
             self._take_gone()
             self._make_room()
         self._frames += len(packets)
@@ -194,8 +232,16 @@ class FlowTable:
             self._chunk, self._taken, self._drained = np.zeros(_CHUNK_FLOWS, FLOW), 0, 0
         flows = self._chunk[self._taken : self._taken + len(rows)]
         assemble_flows(ended, rows, deep, flows, analysis=self.options.analysis, cause=cause)
+        if len(self.plan.rows):
+            self._keep_records(flows, rows, of_gone=ended is self._gone)
         self._taken += len(rows)
         self._causes += np.bincount(flows["end_cause"], minlength=len(self._causes))
+
+    def _keep_records(self, flows: npt.NDArray[np.void], rows: npt.NDArray[np.uint32], *, of_gone: bool) -> None:
+        """Keep what the plugins have of flows that ended, and whether one of them raised the alarm."""
+        steered, records = (self._gone_steered, self._gone_records) if of_gone else (self._steered, self._records)
+        flows["alarm"] = steered["alarm"][rows]
+        self._ended_records.append(records.reshape(-1, 2, self.plan.record_words)[rows])
 
     def _hand_over(self) -> None:
         """Put what was taken since the last time among the flows to drain."""
@@ -208,9 +254,35 @@ class FlowTable:
         self._take_gone()
         self._hand_over()
         ended, self._ended = self._ended, []
+        if self._ended_records:
+            self.ended_records, self._ended_records = np.concatenate(self._ended_records), []
+        else:
+            self.ended_records = self.ended_records[:0]
         if len(ended) < 2:
             return ended[0] if ended else _NO_FLOWS
         return join_rows(ended)
+
+    def pause_at(self, now_ns: int | None) -> None:
+        """Have `on_pause` called once, before the first frame at or behind a time; None: never."""
+        self._state[0]["pause_ns"] = NEVER_NS if now_ns is None else now_ns
+
+    @property
+    def clock_ns(self) -> int:
+        """The latest time stamp of all frames so far."""
+        return int(self._state[0]["clock_ns"])
+
+    def tick(self, now_ns: int) -> None:
+        """Let time go on without a frame, as on a quiet link: end the flows that are due at `now_ns`.
+
+        Args:
+            now_ns: Time; where it lies before the clock, nothing happens.
+        """
+        state = self._state
+        while True:
+            done = tick(state, self._live, self._slots, self._heap, self._words, np.int64(now_ns))
+            self._take_gone()
+            if done:
+                return
 
     def end(self, cause: EndCause = EndCause.END_OF_INPUT) -> None:
         """End all live flows, the one nearest to its timeout first."""

@@ -22,10 +22,11 @@ from traceflow.live import LIVE, clear_words, copy_words, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.quotes import note_quote
 from traceflow.states import CLOSING, TIMINGS, add_turn, finished, follow_datagram, follow_segment, reopens
+from traceflow.steering import hand_out, steer_flow
 from traceflow.tcp import FIN, RST, SYN, count_flags, note_segment, opens_new_flow, turns_direction
 from traceflow.timeouts import NEVER_NS, drop_row, fetch_place, push_row, wake_earlier, wake_first_again
 
-__all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MARK", "STATE", "TCP_END", "track"]
+__all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MARK", "STATE", "TCP_END", "tick", "track"]
 
 MARK = np.dtype([("flow", "u8"), ("duplicate_ack", "u4"), ("analysis", "u2"), ("direction", "u1")], align=True)
 """What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER, what
@@ -49,6 +50,11 @@ STATE = np.dtype(
         ("zero", "u8"),  # first row that was never used, and so is all zero
         ("ended", "u8"),  # rows waiting in `gone`
         ("clocked", "u8"),  # number of the last frame whose time is in the clock
+        ("plugins", "u8"),  # how many of them see the packets, see steering.py
+        ("record_words", "u8"),  # words that they keep of a direction
+        ("failed_plugins", "u8"),
+        ("shots", "u1"),  # 1: what they have of a direction is copied after each packet
+        ("pause_ns", "i8"),  # the kernel stops before the first frame at or behind this time
         ("out_of_order", "u8"),  # frames with a time before the clock
         ("forward_jumps", "u8"),  # steps of the clock above an hour
         ("timeouts_ns", "i8", (len(TIMINGS),)),  # the rules, see Options
@@ -82,6 +88,7 @@ _FLOW, _NOT_TCP, _TABLE_FULL = int(Verdict.FLOW), int(Verdict.NOT_TCP), int(Verd
 # Causes are unsigned here: an integer literal would have Numba compile `_end_row` anew for each (4 s in all).
 _IDLE, _EVICTED, _NEW_SYN = U64(EndCause.IDLE), U64(EndCause.EVICTED), U64(EndCause.NEW_SYN)
 _BY_FIN, _BY_RST, _ACTIVE = U64(EndCause.FIN), U64(EndCause.RST), U64(EndCause.ACTIVE)
+_BY_PLUGIN = U64(EndCause.PLUGIN)
 
 # Besides the flows that are due, a frame can end one by its SYN or its age, one for lack of room, and its own.
 _ENDED_BY_ONE_FRAME = 3
@@ -103,6 +110,8 @@ def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any,
     copy_words(words[0], row * _LIVE_WORDS, words[1], ended * _LIVE_WORDS, _LIVE_WORDS)
     if state["analysis"] and flow["protocol"] == _TCP:
         copy_words(words[2], row * _DEEP_WORDS, words[3], ended * _DEEP_WORDS, _DEEP_WORDS)
+    if state["plugins"]:
+        hand_out(words[4], row, ended, U64(state["record_words"]))
     state["ended"] = ended + U64(1)
     forget_row(slots, U64(flow["hashed"]), row)
     drop_row(heap, row, U64(state["live"]))
@@ -342,7 +351,10 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         slots: uint64[2**k >= 2 * n], the index of keys.py.
         heap: HEAP[n], the heap of timeouts.py.
         deep: ANALYSIS[n]; ANALYSIS[0] without analysis.
-        words: Rows as uint64 words: those of `live`, those of flows that ended (GONE_ROWS), and both of `deep`.
+        words: Rows as uint64 words: those of `live`, those of flows that ended (GONE_ROWS), and both of `deep`; then
+            the hooks of plugins: STEERED[n], STEERED[GONE_ROWS]; uint64 words of their records of both, lower end
+            before upper end; the plan of steering.py; words of their shared records; STEER[1]; and words of the
+            records of the sender after each packet. All of them empty without plugins.
         batch: FRAME[m]; PACKET[m], where a Verdict may be set; MARK[m], filled; uint32[m], hashes of the keys; and the
             quotes of ICMP errors: PACKET[q], QUOTED[q].
     """
@@ -361,6 +373,8 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         mark = marks[i]
         number = U64(table["first"]) + i
         _set_clock(table, frame, number)
+        if table["clock_ns"] >= table["pause_ns"]:
+            return
         # Asked here as well, because the call alone, with all its arrays, takes as long as the look-up of a flow.
         if heap[U64(0)]["wake_ns"] <= table["clock_ns"]:
             most = U64(table["live"])
@@ -415,6 +429,13 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             analyse_segment(frame, packet, half, other, deep[row], upside, reused, mark)
         _write_mark(mark, flow, upside)
         due_ns = _due_ns(table, flow, U64(half["timing"]), held)
+        if table["plugins"]:
+            profile_ns = table["timeouts_ns"][U64(half["timing"])]
+            opened = found == U64(0)
+            due_ns, forced = steer_flow(table, frame, packet, flow, row, upside, opened, due_ns, profile_ns, words[4])
+            if forced:
+                flow["closed_by"] = _BY_PLUGIN
+                ends = True
         shorter = due_ns < flow["due_ns"]
         flow["due_ns"] = due_ns
         if found == U64(0):
@@ -425,3 +446,16 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             wake_earlier(heap, live, row)
         if ends:
             _end_row(table, live, slots, heap, words, row, _BY_FIN)
+
+
+@kernel
+def tick(state: Any, live: Any, slots: Any, heap: Any, words: Any, now_ns: Any) -> Any:
+    """Move the clock to `now_ns`, if it lies before, and end the flows that are due. Arguments as for `track`.
+
+    Returns:
+        False where no room is left for flows that end and more may be due.
+    """
+    table = state[U64(0)]
+    if now_ns > table["clock_ns"]:
+        table["clock_ns"] = now_ns
+    return _end_due(table, live, slots, heap, words, table["clock_ns"], U64(table["live"]), _IDLE)

@@ -60,6 +60,7 @@ def _ip4(b: Any, s: Any, n: Any, sent: Any, o: Any, row: Any) -> Any:
     row["src_lo"] = _MAPPED | u32(b, at + U64(12))
     row["dst_lo"] = _MAPPED | u32(b, at + U64(16))
     row["ip_version"] = 4
+    row["ttl"] = b[at + U64(8)]
     row["ip_octets"] = end - o
     return OK, U64(b[at + U64(9)]), o + header, end, U64(1) if fragment & U64(0x1FFF) else zero
 
@@ -76,6 +77,7 @@ def _ip6(b: Any, s: Any, n: Any, sent: Any, o: Any, row: Any) -> Any:
     length = u16(b, at + U64(4))
     protocol = U64(b[at + U64(6)])
     end = _end(o, length + U64(40) if length or protocol == U64(_NO_NEXT) else zero, sent)
+    row["ttl"] = b[at + U64(7)]
     row["src_hi"] = u64(b, at + U64(8))
     row["src_lo"] = u64(b, at + U64(16))
     row["dst_hi"] = u64(b, at + U64(24))

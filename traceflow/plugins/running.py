@@ -1,0 +1,386 @@
+"""The plugins of one run: what they declare is checked, their hooks are compiled and called, their columns gathered.
+
+A hook that raises (compiled: that meets a wrong index or divides by zero) takes its plugin out of the run: it is named,
+its columns mean nothing for flows that end from then on, and all else goes on. Where two plugins set the same timeout,
+the one that runs later has the last word; plugins run in the order in which they were given, those they need before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.compiled import Hook, compile_hook
+from traceflow.errors import UsageError
+from traceflow.live import LIVE
+from traceflow.packets import FRAME, PACKET
+from traceflow.plugins.contract import COLUMN_TYPES, Batch, Column, EndedFlow, EndedFlows, Plugin
+from traceflow.steering import FAILED, NO_PLAN, ON_OPEN, ON_PACKET, PLAN_WORDS, RECORD_AT, SHARED_AT, STEER, Plan
+
+__all__ = ["PluginFailure", "PluginSet"]
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+_NOTHING = np.dtype([("nothing", "u8")])  # the record of a plugin that has none
+_SIDES = ("orig", "resp")
+_MOST_RECORD_WORDS = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PluginFailure:
+    """A plugin that was taken out of the run.
+
+    Attributes:
+        name: Name of the plugin.
+        hook: The hook that failed.
+        error: What it raised.
+    """
+
+    name: str
+    hook: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.name} failed in {self.hook} and was taken out of the run: {self.error}"
+
+
+@dataclasses.dataclass(slots=True)
+class _Member:
+    """A plugin with its place in the run."""
+
+    plugin: Plugin
+    record: np.dtype[np.void]
+    at: int  # words before its record in those of a direction
+    shared_at: int
+    shared: np.void | None
+    names: dict[str, Column]  # names in outputs
+    hooks: tuple[Hook | None, Hook | None]
+    running: bool = True
+
+
+def column_names(plugin: Plugin | type[Plugin]) -> dict[str, Column]:
+    """The columns of a plugin by their names in outputs.
+
+    Raises:
+        UsageError: A declaration that is none, or a column twice.
+    """
+    named: dict[str, Column] = {}
+    prefix = f"{plugin.name}_" if plugin.prefix is None else plugin.prefix
+    for column in plugin.columns:
+        if not isinstance(column, Column) or not isinstance(column.name, str) or not _NAME.match(column.name):
+            raise UsageError(f"plugin {plugin.name}: {column!r} is no Column with a name of letters, digits and _")
+        if column.type not in COLUMN_TYPES:
+            types = ", ".join(COLUMN_TYPES)
+            raise UsageError(f"plugin {plugin.name}: column {column.name} is of type {column.type!r}; known: {types}")
+        if column.per not in ("direction", "flow"):
+            raise UsageError(
+                f"plugin {plugin.name}: column {column.name} is per {column.per!r}; known: direction, flow"
+            )
+        for side in ("orig_", "resp_") if column.per == "direction" else ("",):
+            name = f"{side}{prefix}{column.name}"
+            if name in named:
+                raise UsageError(f"plugin {plugin.name}: column {column.name} is declared twice")
+            named[name] = column
+    return named
+
+
+def _words_of(plugin: Plugin, what: str, record: Any) -> np.dtype[np.void]:
+    """A record with whole words.
+
+    Raises:
+        UsageError: It is no structured dtype of plain fields.
+    """
+    if record is None:
+        return _NOTHING
+    if not isinstance(record, np.dtype) or not record.names or record.hasobject:
+        raise UsageError(f"plugin {plugin.name}: {what} is {record!r}; it must be a NumPy dtype with named fields")
+    named = np.dtype(record.descr if record.isalignedstruct is False else record, align=True)
+    octets = -(-named.itemsize // 8) * 8
+    if octets // 8 > _MOST_RECORD_WORDS:
+        raise UsageError(f"plugin {plugin.name}: {what} has {octets} octets; at most {8 * _MOST_RECORD_WORDS} fit")
+    fields = named.fields
+    assert fields is not None
+    assert named.names is not None
+    return np.dtype(
+        {
+            "names": list(named.names),
+            "formats": [fields[name][0] for name in named.names],
+            "offsets": [fields[name][1] for name in named.names],
+            "itemsize": octets,
+            "aligned": True,
+        }
+    )
+
+
+class PluginSet:
+    """The plugins of one run.
+
+    Args:
+        plugins: In the order in which they run, see `registry.load_plugins`.
+        taken: Names of columns that there are already.
+        shots: Whether columns of packets are wanted, see `packet_columns`.
+
+    Attributes:
+        plan: What the table is handed.
+        failures: Plugins that were taken out of the run.
+        columns: All columns by their names in outputs, in order.
+
+    Raises:
+        UsageError: What a plugin declares does not hold together, or its compiled hook cannot be compiled.
+    """
+
+    def __init__(self, plugins: Sequence[Plugin], *, taken: Iterable[str] = (), shots: bool = False) -> None:
+        self.failures: list[PluginFailure] = []
+        self.columns: dict[str, Column] = {}
+        self._members: list[_Member] = []
+        taken = set(taken)
+        record_words = shared_words = 0
+        kinds = []
+        for plugin in plugins:
+            if not isinstance(plugin.name, str) or not _NAME.match(plugin.name):
+                raise UsageError(f"{plugin!r} has no name of letters, digits and _")
+            names = column_names(plugin)
+            for name in names:
+                if name in taken:
+                    raise UsageError(f"plugin {plugin.name}: there is a column {name} already; give it another prefix")
+            taken.update(names)
+            self.columns.update(names)
+            record = _words_of(plugin, "record", plugin.record)
+            shared = _words_of(plugin, "shared", plugin.shared)
+            hooks = _compiled(plugin, "on_packet", record, shared), _compiled(plugin, "on_open", record, shared)
+            self._members.append(_Member(plugin, record, record_words, shared_words, None, names, hooks))
+            kinds.append(shared)
+            record_words += record.itemsize // 8
+            shared_words += shared.itemsize // 8
+        if not plugins:
+            self.plan = NO_PLAN
+            return
+        words = np.zeros(shared_words, np.uint64)
+        rows = np.zeros((len(plugins), PLAN_WORDS), np.uint64)
+        for member, row, shared in zip(self._members, rows, kinds, strict=True):
+            row[RECORD_AT], row[SHARED_AT] = member.at, member.shared_at
+            for place, hook in zip((ON_PACKET, ON_OPEN), member.hooks, strict=True):
+                row[place] = 0 if hook is None else hook.number
+            if member.plugin.shared is not None:
+                part = words[member.shared_at : member.shared_at + shared.itemsize // 8]
+                member.shared = part.view(shared)[0]
+        self.plan = Plan(rows, record_words, words, shots and record_words > 0)
+        for member in self._members:
+            self._try(member, "on_start", member.plugin.on_start, member.shared)
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    def _try(self, member: _Member, hook: str, call: Callable[..., Any], *given: Any) -> Any:
+        """Call a hook; where it raises, take its plugin out of the run and return None."""
+        if not member.running:
+            return None
+        try:
+            return call(*given)
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises must not lose flows
+            self._take_out(member, hook, f"{type(error).__name__}: {error}")
+            return None
+
+    def _take_out(self, member: _Member, hook: str, error: str) -> None:
+        member.running = False
+        row = self.plan.rows[self._members.index(member)]
+        row[ON_PACKET] = row[ON_OPEN] = 0
+        self.failures.append(PluginFailure(member.plugin.name, hook, error))
+
+    def _find_failed(self) -> None:
+        """Name those whose compiled hook failed."""
+        for member, row in zip(self._members, self.plan.rows, strict=True):
+            if row[FAILED] and member.running:
+                self._take_out(
+                    member, "a compiled hook", "an index out of range, a division by zero, or an error it raised"
+                )
+
+    def empty_columns(self, count: int) -> dict[str, Any]:
+        """All columns, nothing known in them."""
+        return {name: _empty(column, count) for name, column in self.columns.items()}
+
+    def batch(self, batch: Batch) -> None:
+        """Show a batch to those that have a hook for it."""
+        self._find_failed()
+        for member in self._members:
+            if type(member.plugin).on_batch is not Plugin.on_batch:
+                self._try(member, "on_batch", member.plugin.on_batch, batch)
+
+    def ended(self, rows: npt.NDArray[np.void], records: npt.NDArray[np.uint64]) -> dict[str, Any]:
+        """The columns of flows that ended.
+
+        Args:
+            rows: FLOW[k].
+            records: uint64[k, 2, plan.record_words], of the lower and of the upper end.
+
+        Returns:
+            Masked arrays [k], by name.
+        """
+        self._find_failed()
+        count = len(rows)
+        gathered = self.empty_columns(count)
+        if not count:
+            return gathered
+        upper = rows["upper_originates"] != 0
+        each = np.arange(count)
+        by_side = {"orig": records[each, upper.astype(np.intp)], "resp": records[each, (~upper).astype(np.intp)]}
+        for member in self._members:
+            if member.running:
+                self._end_of(member, rows, by_side, gathered)
+        return gathered
+
+    def _end_of(
+        self,
+        member: _Member,
+        rows: npt.NDArray[np.void],
+        by_side: dict[str, npt.NDArray[np.uint64]],
+        gathered: dict[str, Any],
+    ) -> None:
+        """Fill in the columns of one plugin."""
+        last = member.at + member.record.itemsize // 8
+        mine = {
+            side: np.ascontiguousarray(words[:, member.at : last]).view(member.record)[:, 0]
+            for side, words in by_side.items()
+        }
+        plugin = member.plugin
+        fields = (plugin.record.names or ()) if plugin.record is not None else ()
+        for name, column in member.names.items():
+            if column.name in fields:
+                side = name[:4] if column.per == "direction" else "orig"
+                gathered[name] = _masked(column, mine[side][column.name], _spoke(rows, name, column))
+        needed = {*plugin.needs, plugin.name}
+        seen = {name: gathered[name] for other in self._members if other.plugin.name in needed for name in other.names}
+        flows = EndedFlows(rows, mine["orig"], mine["resp"], seen)
+        if type(plugin).on_flows_end is not Plugin.on_flows_end:
+            values = self._try(member, "on_flows_end", plugin.on_flows_end, flows)
+            self._try(member, "on_flows_end", self._fill, member, rows, values or {}, gathered)
+        if type(plugin).on_flow_end is not Plugin.on_flow_end:
+            self._try(member, "on_flow_end", self._fill_each, member, rows, mine, gathered)
+        if not member.running:
+            gathered.update({name: _empty(column, len(rows)) for name, column in member.names.items()})
+
+    def _fill(self, member: _Member, rows: Any, values: Mapping[str, Any], gathered: dict[str, Any]) -> None:
+        """Take over what a hook returned for some flows."""
+        for key, value in values.items():
+            name, column = _named(member, key)
+            gathered[name] = _masked(column, value, _spoke(rows, name, column))
+
+    def _fill_each(self, member: _Member, rows: Any, mine: dict[str, Any], gathered: dict[str, Any]) -> None:
+        """Call the hook of each flow, or direction, in the order in which they ended, and take over what it returns."""
+        plugin = member.plugin
+        for at, row in enumerate(rows):
+            for side in _SIDES if plugin.each == "direction" else (None,):
+                if side is not None and not row[side]["packets"]:
+                    continue
+                flow = EndedFlow(row, mine["orig"][at], mine["resp"][at], side)
+                for key, value in (plugin.on_flow_end(flow) or {}).items():
+                    name, _ = _named(member, key if side is None else f"{side}_{key}")
+                    gathered[name][at] = np.ma.masked if value is None else value
+
+    def packet_columns(self, shots: npt.NDArray[np.uint64], chosen: npt.NDArray[np.intp]) -> dict[str, Any]:
+        """What the plugins have of the direction of each packet, after it: columns that are fields of records.
+
+        Args:
+            shots: `shots` of the table.
+            chosen: Which frames of the batch.
+
+        Returns:
+            Arrays by `{prefix}{column}`.
+        """
+        found: dict[str, Any] = {}
+        words = shots[: len(shots) // max(self.plan.record_words, 1) * self.plan.record_words]
+        words = words.reshape(-1, max(self.plan.record_words, 1))[chosen] if len(words) else words.reshape(0, 1)
+        for member in self._members:
+            fields = (member.plugin.record.names or ()) if member.plugin.record is not None else ()
+            last = member.at + member.record.itemsize // 8
+            for name, column in member.names.items():
+                if column.per == "direction" and name.startswith("orig_") and column.name in fields:
+                    records = np.ascontiguousarray(words[:, member.at : last]).view(member.record)[:, 0]
+                    found[name[5:]] = records[column.name]
+        return found
+
+    def monitor(self, now_ns: int) -> dict[str, Mapping[str, Any]]:
+        """What each plugin has to say at a moment, by its name."""
+        said = {}
+        for member in self._members:
+            what = self._try(member, "on_monitor", member.plugin.on_monitor, now_ns, member.shared)
+            if what:
+                said[member.plugin.name] = what
+        return said
+
+    def report(self) -> dict[str, list[str]]:
+        """Lines of the end report, by the name of the plugin."""
+        self._find_failed()
+        lines = {}
+        for member in self._members:
+            said = self._try(member, "report", _lines, member)
+            if said:
+                lines[member.plugin.name] = said
+        return lines
+
+    def finish(self) -> None:
+        """After the last flow."""
+        self._find_failed()
+        for member in self._members:
+            self._try(member, "on_finish", member.plugin.on_finish, member.shared)
+
+
+def _compiled(plugin: Plugin, name: str, record: Any, shared: Any) -> Hook | None:
+    function = getattr(plugin, name)
+    if function is None:
+        return None
+    try:
+        return compile_hook(function, FRAME, PACKET, LIVE, record, record, STEER, shared)
+    except Exception as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise UsageError(
+            f"plugin {plugin.name}: {name} cannot be compiled: {type(error).__name__}: {first}. It takes (frame,"
+            " packet, flow, mine, partner, steer, shared), uses numbers alone, and returns nothing"
+        ) from error
+
+
+def _lines(member: _Member) -> list[str]:
+    return [str(line) for line in member.plugin.report(member.shared)]
+
+
+def _named(member: _Member, key: str) -> tuple[str, Column]:
+    """The column that a key of what a hook returned means."""
+    prefix = f"{member.plugin.name}_" if member.plugin.prefix is None else member.plugin.prefix
+    side, _, rest = key.partition("_")
+    for name in (f"{side}_{prefix}{rest}", f"{prefix}{key}", key):
+        if name in member.names:
+            return name, member.names[name]
+    raise KeyError(f"{key} is no column that the plugin declares; it has {', '.join(member.names)}")
+
+
+def _dtype(column: Column) -> Any:
+    return object if column.type == "text" else np.dtype(column.type)
+
+
+def _empty(column: Column, count: int) -> Any:
+    return np.ma.array(np.zeros(count, _dtype(column)), mask=np.ones(count, np.bool_))
+
+
+def _spoke(rows: npt.NDArray[np.void], name: str, column: Column) -> Any:
+    """Where a column means something: a direction without packets has no values."""
+    if column.per == "flow":
+        return np.ones(len(rows), np.bool_)
+    return rows[name[:4]]["packets"] != 0
+
+
+def _masked(column: Column, values: Any, defined: Any) -> Any:
+    """Values as the type of a column; None and what is not defined is masked."""
+    given = np.ma.asarray(values) if not isinstance(values, list) else _listed(values)
+    if given.shape != defined.shape:
+        raise ValueError(f"column {column.name} has {given.shape} values for {len(defined)} flows")
+    mask = np.ma.getmaskarray(given) | ~defined
+    return np.ma.array(given.data, _dtype(column), mask=mask)
+
+
+def _listed(values: list[Any]) -> Any:
+    mask = [value is None for value in values]
+    return np.ma.array([0 if value is None else value for value in values], mask=mask)
