@@ -207,8 +207,9 @@ class Plugin:
     record: ClassVar[np.dtype[np.void] | None] = None
     shared: ClassVar[np.dtype[np.void] | None] = None
     each: ClassVar[Literal["flow", "direction"]] = "flow"
-    on_packet: ClassVar[CompiledHook | None] = None
-    on_open: ClassVar[CompiledHook | None] = None
+    # Each a static CompiledHook, or None. `Any`, because a type checker takes a Callable of a class for a method of it.
+    on_packet: ClassVar[Any] = None
+    on_open: ClassVar[Any] = None
 
     def __init__(self, **settings: Any) -> None:
         known = {option.name: option for option in self.options}
