@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -30,6 +30,7 @@ from traceflow.plugins import Plugin, PluginSet, load_plugins
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.sources import Captures, open_source
 from traceflow.table import FROM_RESPONDER, FROM_UPPER, LATE, MARK, FlowTable
+from traceflow.timeouts import NEVER_NS
 
 __all__ = ["FlowCollector", "Run", "Step", "trace"]
 
@@ -73,6 +74,8 @@ class Run:
         table: The flow table.
         fragments: The table of fragments.
         duplicates: Finds exact duplicates.
+        shots: uint64[m * record words], what the plugins have of the sender after each packet of the last step; only
+            where their plan says so.
     """
 
     def __init__(self, captures: Captures, options: Options, plugins: PluginSet | None = None) -> None:
@@ -81,9 +84,33 @@ class Run:
         self.table = FlowTable(options, plan=self.plugins.plan)
         self.fragments = FragmentTable()
         self.duplicates = DuplicateFinder(options)
+        self.shots = np.zeros(0, np.uint64)
         self._checksums = options.checksums
         self._stopped = False
         self._interrupted = False
+
+    def monitor(self, interval_ns: int, say: Callable[[int, dict[str, Mapping[str, Any]]], Any]) -> None:
+        """Have something called whenever an interval of packet time is over, before the first frame behind it.
+
+        Args:
+            interval_ns: The interval; it begins with the first frame. Several that pass without a frame are one call.
+            say: Called with the time at which the last of them was over, and what the plugins have to say, by name.
+        """
+        next_ns: int | None = None
+
+        def pause() -> None:
+            nonlocal next_ns
+            clock_ns = self.table.clock_ns
+            if next_ns is not None:
+                over_ns = next_ns + (clock_ns - next_ns) // interval_ns * interval_ns
+                say(over_ns, self.plugins.monitor(over_ns))
+                next_ns = over_ns + interval_ns
+            else:
+                next_ns = clock_ns + interval_ns
+            self.table.pause_at(next_ns)
+
+        self.table.on_pause = pause
+        self.table.pause_at(-int(NEVER_NS))
 
     def stop(self) -> None:
         """Stop reading after the batch in hand; its flows are ended and handed out as at the end of input."""
@@ -135,16 +162,22 @@ class Run:
         `bits` are those that any of the packets has.
         """
         if not bits & FRAGMENT:
-            return self.table.track(batch.frames, packets, batch.first_number, quotes), _NO_LATE
+            marks = self.table.track(batch.frames, packets, batch.first_number, quotes)
+            self.shots = self.table.shots
+            return marks, _NO_LATE
         marks, late, at = np.zeros(len(packets), MARK), [], 0
+        shots = []
         while at < len(packets):
             stop = self.fragments.resolve(batch.octets, batch.frames, packets, batch.first_number, at)
             first, behind = batch.first_number + at, batch.first_number + stop
             part = quotes.part(first, behind)
             marks[at:stop] = self.table.track(batch.frames[at:stop], packets[at:stop], first, part)
+            if self.plugins.plan.shots:  # a late fragment, tracked next, takes the place of others
+                shots.append(self.table.shots[: (stop - at) * self.plugins.plan.record_words].copy())
             for number, frame, packet in self.fragments.released():
                 late.append((number, *self.table.track_late(frame, packet, behind - 1)))
             at = stop
+        self.shots = np.concatenate(shots) if shots else self.table.shots
         return marks, np.array(late, LATE) if late else _NO_LATE
 
     def account(self) -> Account:

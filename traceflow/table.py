@@ -267,6 +267,22 @@ class FlowTable:
         self._state[0]["pause_ns"] = NEVER_NS if now_ns is None else now_ns
 
     @property
+    def handled(self) -> int:
+        """Frames handled so far, also while `on_pause` runs."""
+        state = self._state[0]
+        return int(state["first"]) + int(state["at"]) - 1 if state["first"] else 0
+
+    @property
+    def opened(self) -> int:
+        """Flows opened so far."""
+        return int(self._state[0]["opened"])
+
+    @property
+    def most_live(self) -> tuple[int, int]:
+        """Flows, and directions of flows, that were live at once, at most."""
+        return int(self._state[0]["most_live"]), int(self._state[0]["most_directions"])
+
+    @property
     def clock_ns(self) -> int:
         """The latest time stamp of all frames so far."""
         return int(self._state[0]["clock_ns"])
@@ -295,7 +311,7 @@ class FlowTable:
         rows = heap["row"][_in_order(due_ns, heap["number"])]
         for at in range(0, len(rows), _CHUNK_FLOWS):
             self._assemble(self._live, rows[at : at + _CHUNK_FLOWS], self._deep, cause)
-        state["live"] = state["free"] = state["fresh"] = 0
+        state["live"] = state["free"] = state["fresh"] = state["directions"] = 0
         self._slots[:] = 0
 
     @property

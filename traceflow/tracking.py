@@ -45,6 +45,9 @@ STATE = np.dtype(
         ("secret", "u8", (6,)),  # random words of the hash
         ("opened", "u8"),  # flows opened so far: the number of the latest
         ("live", "u8"),  # live flows
+        ("most_live", "u8"),  # live flows at most so far
+        ("directions", "u8"),  # directions of live flows that have packets
+        ("most_directions", "u8"),
         ("free", "u8"),  # first row that was freed, plus one; 0: none
         ("fresh", "u8"),  # first row that was not used since the table was empty
         ("zero", "u8"),  # first row that was never used, and so is all zero
@@ -116,6 +119,8 @@ def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any,
     forget_row(slots, U64(flow["hashed"]), row)
     drop_row(heap, row, U64(state["live"]))
     state["live"] = U64(state["live"]) - U64(1)
+    both = flow["low"]["packets"] != U64(0) and flow["high"]["packets"] != U64(0)
+    state["directions"] = U64(state["directions"]) - (U64(2) if both else U64(1))
     flow["next_free"] = state["free"]
     state["free"] = row + U64(1)
 
@@ -373,7 +378,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         mark = marks[i]
         number = U64(table["first"]) + i
         _set_clock(table, frame, number)
-        if table["clock_ns"] >= table["pause_ns"]:
+        if table["clock_ns"] >= table["pause_ns"] and U64(table["clocked"]) != U64(0):
             return
         # Asked here as well, because the call alone, with all its arrays, takes as long as the look-up of a flow.
         if heap[U64(0)]["wake_ns"] <= table["clock_ns"]:
@@ -422,6 +427,9 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         other = flow["low"] if upside else flow["high"]
         held = U64(half["timing"]) if found != U64(0) else U64(_NEW)
         _count_packet(half, flow["high_rest"] if upside else flow["low_rest"], frame, packet, number)
+        if half["packets"] == U64(1):
+            table["directions"] = U64(table["directions"]) + U64(1)
+            table["most_directions"] = max(U64(table["most_directions"]), U64(table["directions"]))
         ends = _note_tcp(table, flow, packet, half, other, upside) if tcp else False
         if packet["protocol"] == _UDP:
             follow_datagram(packet, flow, half, upside)
@@ -442,6 +450,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             index_row(slots, hashed, row)
             push_row(heap, live, row, U64(table["live"]))
             table["live"] = U64(table["live"]) + U64(1)
+            table["most_live"] = max(U64(table["most_live"]), U64(table["live"]))
         elif shorter:
             wake_earlier(heap, live, row)
         if ends:
