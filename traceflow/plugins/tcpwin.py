@@ -10,9 +10,11 @@ of the sender's direction:
     ABRT  the timeout is `abrt`.
 
 A window is small below `threshold`, as sent, without its scale. Each one raises the alarm of the flow. A direction
-keeps the timeout of the profile until the first segment that sets one; see `NEW` for the fifth constant.
+keeps the timeout of the profile until the first segment that sets one. The option `new` changes nothing, as in the
+model, which has the constant and never sets it: its packet file of the M57 capture shows 182 s, that of the core, for
+both directions that stay NEW (RSTs without ACK).
 
-It is written with the public contract only, and may be read as an example of one.
+It is written with the public contract only, and may be read as an example of it.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class TcpWin(Plugin):
         Column("window", "u2", "", "window of the first segment, as sent"),
     )
     options = (
-        _timeout("new", 10.0, "timeout of a direction in state NEW, in seconds; no segment sets it"),
+        _timeout("new", 10.0, "timeout in state NEW, in seconds; changes nothing: no segment sets it"),
         _timeout("bgn", 2.2, "timeout behind a SYN, in seconds"),
         _timeout("est", 1.0, "timeout when established, in seconds"),
         _timeout("abrt", 0.001, "timeout behind a FIN or RST, or when abnormal, in seconds"),
