@@ -103,6 +103,16 @@ NEW: dict[str, tuple[Script, Judged, Ended]] = {
         [("A", 1, 0x01), ("B", 1, 0x01), ("A", 1, 0x01)],
         ((1, 0x03), (1, 0x03)),
     ),
+    "ACK of 1, of no SYN": (
+        lambda e: [e.a.data(b"x"), e.b.ack(ack=1)],  # 1 lies behind 0, but a number that was not seen is none
+        [("A", 1, 0x01), ("B", 1, 0x01)],
+        ((1, 0x03), (1, 0x03)),
+    ),
+    "the right number without ACK": (
+        lambda e: [e.a.syn(), e.b.syn_ack(), e.a.segment(PSH, ack=901)],
+        [*HANDSHAKE[:2], ("A", 1, 0x01)],
+        ((1, 0x03), (1, 0x03)),
+    ),
     "no flags at all": (lambda e: e.a.segment(0), [("A", 1, 0x01)], ((1, 0x03), None)),
     "URG alone, to someone": (
         lambda e: [e.a.syn(), e.b.segment(URG), e.a.ack(ack=7)],  # b has a established, so that its ACK is no handshake
@@ -212,6 +222,21 @@ LATER: dict[str, tuple[Script, Judged, Ended]] = {
         [("A", 2, 0), ("B", 2, 0), ("A", 2, 0), ("B", 3, 0)],
         ((3, 0), (3, 0)),
     ),
+    "FIN behind payload, around 2**32": (
+        lambda e: [e.a.segment(FIN | ACK, b"bye", seq=0xFFFFFFFE), e.b.ack(ack=2), e.b.fin(ack=2), e.a.ack()],
+        [("A", 2, 0), ("B", 1, 0), ("B", 2, 0), ("A", 3, 0)],
+        ((3, 0), (3, 0)),
+    ),
+    "RST that acknowledges the FIN": (
+        lambda e: [e.a.fin(), e.b.fin(), e.a.rst_ack(), e.b.ack()],
+        [("A", 2, 0), ("B", 2, 0), ("A", 4, 0x42), ("B", 4, 0x12)],
+        ((4, 0x42), (4, 0x12)),
+    ),
+    "FIN with two numbers": (
+        lambda e: [e.a.fin(), e.a.fin(seq=500), e.b.fin(ack=102), e.a.ack()],  # the first one counts
+        [("A", 2, 0), ("A", 2, 0), ("B", 2, 0), ("A", 3, 0)],
+        ((3, 0), (3, 0)),
+    ),
     "FIN sent twice": (
         lambda e: [e.a.fin(), e.a.fin(seq=101), e.b.fin(), e.a.ack()],
         [("A", 2, 0), ("A", 2, 0), ("B", 2, 0), ("A", 3, 0)],
@@ -276,6 +301,7 @@ TIMEOUTS: dict[str, tuple[Script, int]] = {
     "partner by a wrong ACK": (lambda e: [e.a.syn(), e.b.syn_ack(ack=7)], 610_000),
     "packets after a reset": (lambda e: [e.a.rst(), e.a.ack()], 100),
     "packets after a teardown": (lambda e: [e.connection(), e.b.ack()], 10_000),
+    "flags of the other not captured": (lambda e: [e.a.syn(), e.b.data(b"x", captured=47)], 182_000),
     "flags not captured": (lambda e: e.a.data(b"x", captured=47), 182_000),  # 14 + 20 octets, and 13 of 14
 }
 

@@ -69,6 +69,7 @@ STATES: dict[str, tuple[Script, int, int, int]] = {
     "small window": (lambda e: e.a.ack(window=0), 2, 0x50, 1_000_000),
     "two small windows": (lambda e: [e.a.ack(window=0), e.a.ack(window=0)], 4, 0xD0, 1000),
     "FIN with the second": (lambda e: [e.a.ack(window=0), e.a.segment(FIN | ACK, window=0)], 4, 0x51, 1_000_000),
+    "URG, ECE and CWR": (lambda e: e.a.segment(0xF0), 2, 0x50, 1_000_000),  # only the low five flags are kept
     "two small SYNs": (lambda e: [e.a.syn(window=0), e.a.syn(window=0)], 4, 0xC2, 1000),
     "small, without ACK": (lambda e: [e.a.segment(0, window=0) for _ in range(3)], 0, 0x40, 182_000_000),
 }

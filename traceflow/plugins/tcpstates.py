@@ -95,7 +95,7 @@ def _lead_both(mine: Any, partner: Any, paired: Any, state: Any) -> Any:
 
 @inline_kernel
 def _acknowledges(packet: Any, partner: Any, seen: Any, number: Any) -> Any:
-    """Whether a segment acknowledges the SYN or FIN of the other side exactly."""
+    """Whether a segment acknowledges the SYN or FIN of the other side exactly; a side not heard has sent neither."""
     if U64(packet["flags"]) & U64(ACK) == U64(0) or U64(partner["known"]) & U64(seen) == U64(0):
         return False
     return sequence_difference(packet["ack"], number) == U64(1)
@@ -117,7 +117,7 @@ def _begin(packet: Any, mine: Any, partner: Any, paired: Any) -> Any:
     _learn(mine, _SYN_SEEN)
     if U64(packet["flags"]) & U64(ACK) == U64(0):
         return
-    if paired and _acknowledges(packet, partner, _SYN_SEEN, partner["syn"]):
+    if _acknowledges(packet, partner, _SYN_SEEN, partner["syn"]):
         _learn(partner, _SYN_ACKED)
     else:
         _lead_both(mine, partner, paired, ESTABLISHED)
@@ -150,7 +150,7 @@ def _finish(packet: Any, mine: Any, partner: Any, paired: Any) -> Any:
 @inline_kernel
 def _establish(packet: Any, mine: Any, partner: Any, paired: Any) -> Any:
     """Neither SYN, FIN nor RST was sent in state NEW: the last ACK of the handshake, or something in mid-connection."""
-    if paired and _acknowledges(packet, partner, _SYN_SEEN, partner["syn"]):
+    if _acknowledges(packet, partner, _SYN_SEEN, partner["syn"]):
         _learn(partner, _SYN_ACKED)
         if U64(mine["known"]) & U64(_SYN_ACKED) != U64(0):
             _lead_both(mine, partner, paired, ESTABLISHED)
@@ -176,8 +176,6 @@ def _go_on(packet: Any, mine: Any, partner: Any, paired: Any) -> Any:
 @inline_kernel
 def _close(packet: Any, mine: Any, partner: Any, paired: Any) -> Any:
     """Note whether the FIN of the other side was acknowledged, and close both where that was the last thing to do."""
-    if not paired:
-        return
     if _acknowledges(packet, partner, _FIN_SEEN, partner["fin"]):
         _learn(partner, _FIN_ACKED)
     if U64(mine["known"]) & U64(partner["known"]) & U64(_FIN_ACKED) != U64(0):

@@ -144,9 +144,8 @@ class TcpWin(Plugin):
         tcp = flows.rows["protocol"] == _TCP
         values = {}
         for side, records in (("orig", flows.orig), ("resp", flows.resp)):
-            spoke = flows.rows[side]["packets"] != 0
-            self._status |= int(np.bitwise_or.reduce(records["status"][spoke], initial=0))
-            self._state |= int(np.bitwise_or.reduce(records["state"][spoke], initial=0))
+            self._status |= int(np.bitwise_or.reduce(records["status"], initial=0))
+            self._state |= int(np.bitwise_or.reduce(records["state"], initial=0))
             for name in ("status", "state", "zero_windows"):
                 values[f"{side}_{name}"] = np.ma.array(records[name], mask=~tcp)
             values[f"{side}_window"] = np.ma.array(records["window"], mask=records["window_seen"] == 0)
