@@ -391,7 +391,10 @@ def test_directions_of_tranalyzers_end_report(
     if not path.exists():
         pytest.skip("../shared/corpus is absent")
     assert directions(whole(path, None)[0]) == by_default
-    assert directions(whole(path, TcpWin())[0]) == with_tcpwin
+    flows, run = whole(path, TcpWin())
+    assert directions(flows) == with_tcpwin
+    if name == "faf-prefix":  # Tranalyzer holds at most 12 over the whole of faf-exercise, of which this is a part
+        assert run.table.most_live[1] <= 12
 
 
 @pytest.mark.parametrize("name", CAPTURES)

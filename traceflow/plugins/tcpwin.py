@@ -56,7 +56,7 @@ class TcpWin(Plugin):
     description = "small TCP windows, and timeouts by the state of each direction (Tranalyzer2's tcpWin)"
     columns = (
         Column("status", "u1", "", "flags sent (FIN, SYN, RST, PSH, ACK), 0x40 TCP seen, 0x80 abnormal"),
-        Column("state", "u1", "", "0 new, 1 begun, 2 established, 4 finished or abnormal"),
+        Column("state", "u1", "", "0 new, 1 begun by a SYN, 2 met in mid-connection, 4 finished or abnormal"),
         Column("zero_windows", "u4", "segments", "segments with a window below the threshold"),
         Column("ttl", "u1", "", "time to live, or hop limit, of the first packet"),
         Column("window", "u2", "", "window of the first segment, as sent"),
