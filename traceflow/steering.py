@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, call_hook, inline_kernel, outline_kernel
+from traceflow.compiled import U64, call_hook, inline_kernel, outline_kernel, prefetch
 from traceflow.timeouts import NEVER_NS
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "STEERED",
     "UNSET_NS",
     "Plan",
+    "fetch_records",
     "hand_out",
     "steer_flow",
     "steered_rows",
@@ -93,6 +94,13 @@ def steered_rows(count: int) -> Any:
 
 
 @inline_kernel
+def fetch_records(hooks: Any, row: Any, size: Any) -> Any:
+    """Have the processor fetch what is kept of a flow: the first line of its records is what most plugins need."""
+    prefetch(hooks[0], row, U64(0))
+    prefetch(hooks[2], row * size * U64(2), U64(0))
+
+
+@inline_kernel
 def _due(seen_ns: Any, timeout_ns: Any) -> Any:
     """`seen_ns + timeout_ns`, NEVER_NS at most."""
     if seen_ns > _ZERO and timeout_ns > NEVER_NS - seen_ns:
@@ -138,7 +146,7 @@ def hand_out(hooks: Any, row: Any, ended: Any, size: Any) -> Any:
         hooks[3][ended * count + U64(word)] = hooks[2][row * count + U64(word)]
 
 
-@outline_kernel
+@inline_kernel
 def _call(
     plan: Any, which: Any, frame: Any, packet: Any, flow: Any, blocks: Any, ends: Any, steer: Any, shared: Any
 ) -> Any:
@@ -169,7 +177,7 @@ def _call(
     return failed
 
 
-@outline_kernel
+@inline_kernel
 def steer_flow(state: Any, frame: Any, packet: Any, flow: Any, row: Any, upside: Any, opened: Any, due_ns: Any,
                profile_ns: Any, hooks: Any) -> Any:  # fmt: skip
     """Let the plugins see a packet.

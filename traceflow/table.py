@@ -273,6 +273,11 @@ class FlowTable:
         return int(state["first"]) + int(state["at"]) - 1 if state["first"] else 0
 
     @property
+    def undrained(self) -> int:
+        """Flows that have ended since `drain` was called last."""
+        return self._taken - self._drained + sum(map(len, self._ended)) + int(self._state[0]["ended"])
+
+    @property
     def opened(self) -> int:
         """Flows opened so far."""
         return int(self._state[0]["opened"])
