@@ -19,7 +19,7 @@ from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch, decode_quotes
 from traceflow.duplicates import DuplicateFinder
 from traceflow.errors import IncompleteWarning
-from traceflow.flows import FLOW, Account, FlowSet, flat_columns
+from traceflow.flows import FLOW, Account, Flow, FlowSet, flat_columns
 from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
 from traceflow.live import as_octets
@@ -141,9 +141,10 @@ class Run:
             stop = self.fragments.resolve(batch.octets, batch.frames, packets, batch.first_number, at)
             first, behind = batch.first_number + at, batch.first_number + stop
             part = quotes.part(first, behind)
-            marks[at:stop] = self.table.track(batch.frames[at:stop], packets[at:stop], first, part)
+            some = batch.frames[at:stop], packets[at:stop]
+            marks[at:stop] = self.table.track(*some, first, part, shots_at=at)
             for number, frame, packet in self.fragments.released():
-                late.append((number, *self.table.track_late(frame, packet, behind - 1)))
+                late.append((number, *self.table.track_late(frame, packet, behind - 1, shots_at=stop)))
             at = stop
         return marks, np.array(late, LATE) if late else _NO_LATE
 
@@ -227,7 +228,8 @@ def trace(
         TraceflowError: Not one of the sources could be read.
     """
     rules = options_for(profile, **options)
-    running = PluginSet(load_plugins(plugins), taken=flat_columns(np.zeros(0, FLOW)))
+    attributes = (name for name in dir(Flow) if not name.startswith("_"))
+    running = PluginSet(load_plugins(plugins), taken=[*flat_columns(np.zeros(0, FLOW)), *attributes])
     with open_source(*sources, limit=limit) as captures:
         run = Run(captures, rules, running)
         collector = FlowCollector(run)
