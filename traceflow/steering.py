@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 UNSET_NS = -1
-"""A timeout that no plugin has set: that of the profile holds."""
+"""A timeout that no plugin has set: that of the profile holds. Any negative one means the same."""
 
 STEER = np.dtype(
     [
@@ -60,7 +60,7 @@ STEERED = np.dtype([("timeout_ns", "i8", (2,)), ("seen_ns", "i8", (2,)), ("alarm
 """What is kept of a live flow: timeout and time of the last packet of the lower and of the upper end."""
 
 # Columns of the plan, one row a plugin: hook of every packet, hook of the first one, where its record begins among the
-# words of a direction, where its shared record begins, and 1 where a hook failed.
+# words of a direction, where its shared record begins, and which hook failed: its column plus one, 0 for none.
 ON_PACKET, ON_OPEN, RECORD_AT, SHARED_AT, FAILED = range(5)
 PLAN_WORDS = 5
 
@@ -76,12 +76,14 @@ class Plan:
         record_words: Words that all of them keep of a direction.
         shared: uint64 words of their shared records, changed by hooks.
         shots: Whether what they have of a direction is copied after each packet.
+        kept: What was compiled. `rows` hold its addresses, so it must live as long as they do.
     """
 
     rows: npt.NDArray[np.uint64]
     record_words: int
     shared: npt.NDArray[np.uint64]
     shots: bool = False
+    kept: tuple[Any, ...] = ()
 
 
 NO_PLAN = Plan(np.zeros((0, PLAN_WORDS), np.uint64), 0, np.zeros(0, np.uint64))
@@ -172,7 +174,7 @@ def _call(
         ):
             plan[row, U64(ON_PACKET)] = U64(0)
             plan[row, U64(ON_OPEN)] = U64(0)
-            plan[row, U64(FAILED)] = U64(1)
+            plan[row, U64(FAILED)] = which + U64(1)
             failed += U64(1)
     return failed
 
