@@ -35,7 +35,6 @@ __all__ = [
     "fetch_records",
     "hand_out",
     "steer_flow",
-    "steered_rows",
 ]
 
 UNSET_NS = -1
@@ -56,7 +55,15 @@ STEER = np.dtype(
 )
 """What a hook is told, and may change, besides records: the same record for all plugins, one after the other."""
 
-STEERED = np.dtype([("timeout_ns", "i8", (2,)), ("seen_ns", "i8", (2,)), ("alarm", "u1")], align=True)
+STEERED = np.dtype(
+    {
+        "names": ["timeout_ns", "seen_ns", "alarm"],
+        "formats": [("i8", (2,)), ("i8", (2,)), "u1"],
+        "offsets": [0, 16, 32],
+        "itemsize": 64,  # a cache line
+        "aligned": True,
+    }
+)
 """What is kept of a live flow: timeout and time of the last packet of the lower and of the upper end."""
 
 # Columns of the plan, one row a plugin: hook of every packet, hook of the first one, where its record begins among the
@@ -88,11 +95,6 @@ class Plan:
 
 NO_PLAN = Plan(np.zeros((0, PLAN_WORDS), np.uint64), 0, np.zeros(0, np.uint64))
 """That of a table without plugins."""
-
-
-def steered_rows(count: int) -> Any:
-    """STEERED[count]."""
-    return np.zeros(count, STEERED)
 
 
 @inline_kernel

@@ -21,12 +21,12 @@ from traceflow.directions import DIRECTIONS
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import TUNNEL_MASK, VLAN_MASK, hash_keys, reindex
-from traceflow.live import as_octets, join_rows, live_rows
+from traceflow.live import as_octets, cache_line_rows, join_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, Options
 from traceflow.packets import Verdict
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.states import TIMINGS
-from traceflow.steering import NO_PLAN, STEER, Plan, steered_rows
+from traceflow.steering import NO_PLAN, STEER, STEERED, Plan
 from traceflow.timeouts import HEAP, NEVER_NS, when_due
 from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STATE, TCP_END, tick, track
 
@@ -106,9 +106,12 @@ class FlowTable:
         state["pause_ns"] = NEVER_NS
         self.plan = plan
         self._both_words = 2 * plan.record_words
-        self._steered, self._records = steered_rows(0), np.zeros(0, np.uint64)
+        self._steered, self._records = cache_line_rows(0, STEERED), np.zeros(0, np.uint64)
         gone = GONE_ROWS if len(plan.rows) else 0
-        self._gone_steered, self._gone_records = steered_rows(gone), np.zeros(gone * self._both_words, np.uint64)
+        self._gone_steered, self._gone_records = (
+            cache_line_rows(gone, STEERED),
+            np.zeros(gone * self._both_words, np.uint64),
+        )
         self._steer, self.shots = np.zeros(1, STEER), np.zeros(0, np.uint64)
         self._shots_left = self.shots
         self._ended_records: list[npt.NDArray[np.uint64]] = []
@@ -148,7 +151,7 @@ class FlowTable:
             as_octets(deep)[:old] = as_octets(self._deep)
             self._deep = deep
         if len(self.plan.rows):
-            steered, records = steered_rows(rows), np.zeros(rows * self._both_words, np.uint64)
+            steered, records = cache_line_rows(rows, STEERED), np.zeros(rows * self._both_words, np.uint64)
             steered[:old], records[: len(self._records)] = self._steered, self._records
             self._steered, self._records = steered, records
         self._set_words()
