@@ -40,9 +40,9 @@ HOUSE = ROOT / "traceflow"
 LAYERS = (
     ("errors", "compiled", "packets", "protocols"),
     ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
-    ("timeouts", "cuts", "quotes"),
+    ("timeouts", "cuts", "quotes", "steering"),
     ("flows",),
-    ("live", "analysis", "findings", "endings"),
+    ("live", "analysis", "findings", "endings", "plugins"),
     ("decode", "checksums", "duplicates", "fragments", "sources"),
     ("tracking", "table"),
     ("pipeline",),
@@ -204,9 +204,10 @@ def test_the_optional_packages_are_extras() -> None:
     assert {package for packages in LAZY.values() for package in packages} - LATER_STANDARD_LIBRARY <= extras
 
 
-def test_only_the_front_door_imports_by_name() -> None:
+def test_only_the_front_door_and_the_list_of_plugins_import_by_name() -> None:
     users = {m for m, tree in TREES.items() if any(name == "importlib" for name, _ in imports_of(m, tree))}
-    assert {module for module in users if not in_room(module, ("traceflow.cli",))} <= {"traceflow"}
+    allowed = {"traceflow", "traceflow.plugins.registry"}
+    assert {module for module in users if not in_room(module, ("traceflow.cli",))} <= allowed
 
 
 def test_click_and_rich_stay_in_the_cli_and_numba_behind_its_door() -> None:

@@ -272,11 +272,11 @@ def _call_plain(
         return words[int(first) : int(first) + kind.itemsize // 8].view(kind)[0]
 
     try:
-        function(frame, packet, flow, view(blocks, own, record), view(blocks, other, record), steer,
-                 view(shared, at, common))  # fmt: skip
+        said = function(frame, packet, flow, view(blocks, own, record), view(blocks, other, record), steer,
+                        view(shared, at, common))  # fmt: skip
     except Exception:  # noqa: BLE001 - compiled, an error is a status without a name
         return True
-    return False
+    return said is not None
 
 
 call_hook: Any = intrinsic(_call_hook) if COMPILED else _call_plain

@@ -19,7 +19,7 @@ from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch, decode_quotes
 from traceflow.duplicates import DuplicateFinder
 from traceflow.errors import IncompleteWarning
-from traceflow.flows import FLOW, Account, FlowSet, flat_columns
+from traceflow.flows import FLOW, Account, Flow, FlowSet, flat_columns
 from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
 from traceflow.live import as_octets
@@ -35,6 +35,8 @@ from traceflow.timeouts import NEVER_NS
 __all__ = ["FlowCollector", "Run", "Step", "trace"]
 
 _NO_LATE = np.zeros(0, LATE)
+_NO_FLOWS = np.zeros(0, FLOW)
+_ENOUGH_FLOWS = 4096  # flows that plugins are shown at once, where so many ended
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,8 +76,6 @@ class Run:
         table: The flow table.
         fragments: The table of fragments.
         duplicates: Finds exact duplicates.
-        shots: uint64[m * record words], what the plugins have of the sender after each packet of the last step; only
-            where their plan says so.
     """
 
     def __init__(self, captures: Captures, options: Options, plugins: PluginSet | None = None) -> None:
@@ -84,7 +84,6 @@ class Run:
         self.table = FlowTable(options, plan=self.plugins.plan)
         self.fragments = FragmentTable()
         self.duplicates = DuplicateFinder(options)
-        self.shots = np.zeros(0, np.uint64)
         self._checksums = options.checksums
         self._stopped = False
         self._interrupted = False
@@ -145,13 +144,15 @@ class Run:
         self, batch: Batch | None, packets: npt.NDArray[np.void], marks: npt.NDArray[np.void]
     ) -> tuple[npt.NDArray[np.void], dict[str, Any]]:
         """The flows that ended up to and including a batch, and what plugins say of them; they see the batch first."""
-        ended = self.table.drain()
         if not self.plugins:
-            return ended, {}
+            return self.table.drain(), {}
         if batch is not None:
             responder = marks["direction"] & FROM_RESPONDER != 0
             shown = PluginBatch(batch.octets, batch.frames, packets, marks["flow"], responder, batch.first_number)
             self.plugins.batch(shown)
+            if self.table.undrained < _ENOUGH_FLOWS:  # some hundred calls of NumPy are the same for one flow as for all
+                return _NO_FLOWS, {}
+        ended = self.table.drain()
         return ended, self.plugins.ended(ended, self.table.ended_records)
 
     def _track(
@@ -162,22 +163,17 @@ class Run:
         `bits` are those that any of the packets has.
         """
         if not bits & FRAGMENT:
-            marks = self.table.track(batch.frames, packets, batch.first_number, quotes)
-            self.shots = self.table.shots
-            return marks, _NO_LATE
+            return self.table.track(batch.frames, packets, batch.first_number, quotes), _NO_LATE
         marks, late, at = np.zeros(len(packets), MARK), [], 0
-        shots = []
         while at < len(packets):
             stop = self.fragments.resolve(batch.octets, batch.frames, packets, batch.first_number, at)
             first, behind = batch.first_number + at, batch.first_number + stop
             part = quotes.part(first, behind)
-            marks[at:stop] = self.table.track(batch.frames[at:stop], packets[at:stop], first, part)
-            if self.plugins.plan.shots:  # a late fragment, tracked next, takes the place of others
-                shots.append(self.table.shots[: (stop - at) * self.plugins.plan.record_words].copy())
+            some = batch.frames[at:stop], packets[at:stop]
+            marks[at:stop] = self.table.track(*some, first, part, shots_at=at)
             for number, frame, packet in self.fragments.released():
-                late.append((number, *self.table.track_late(frame, packet, behind - 1)))
+                late.append((number, *self.table.track_late(frame, packet, behind - 1, shots_at=stop)))
             at = stop
-        self.shots = np.concatenate(shots) if shots else self.table.shots
         return marks, np.array(late, LATE) if late else _NO_LATE
 
     def account(self) -> Account:
@@ -260,7 +256,8 @@ def trace(
         TraceflowError: Not one of the sources could be read.
     """
     rules = options_for(profile, **options)
-    running = PluginSet(load_plugins(plugins), taken=flat_columns(np.zeros(0, FLOW)))
+    attributes = (name for name in dir(Flow) if not name.startswith("_"))
+    running = PluginSet(load_plugins(plugins), taken=[*flat_columns(np.zeros(0, FLOW)), *attributes])
     with open_source(*sources, limit=limit) as captures:
         run = Run(captures, rules, running)
         collector = FlowCollector(run)

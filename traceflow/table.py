@@ -21,12 +21,12 @@ from traceflow.directions import DIRECTIONS
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import TUNNEL_MASK, VLAN_MASK, hash_keys, reindex
-from traceflow.live import as_octets, join_rows, live_rows
+from traceflow.live import as_octets, cache_line_rows, join_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, Options
 from traceflow.packets import Verdict
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.states import TIMINGS
-from traceflow.steering import NO_PLAN, STEER, Plan, steered_rows
+from traceflow.steering import NO_PLAN, STEER, STEERED, Plan
 from traceflow.timeouts import HEAP, NEVER_NS, when_due
 from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STATE, TCP_END, tick, track
 
@@ -38,6 +38,7 @@ LATE = np.dtype([("number", "u8"), ("flow", "u8"), ("direction", "u1")], align=T
 _KEY_MASKS = {"vlan": VLAN_MASK, "tunnel": TUNNEL_MASK}
 _TCP, _UDP = 6, 17
 _FIRST_ROWS, _FIRST_SLOTS = 1 << 18, 2048
+_FIRST_RECORDS = 1 << 27  # words: 1 GiB, which is there when it is touched; a system may refuse much more
 _NO_FLOWS = np.zeros(0, FLOW)
 _ROWS_IN_ORDER = np.arange(GONE_ROWS, dtype=np.uint32)
 _CHUNK_FLOWS = 16384  # 13 MiB: from 4 on, NumPy asks for huge pages, where a row costs a quarter to touch
@@ -65,6 +66,8 @@ class FlowTable:
     Attributes:
         options: As given.
         plan: As given.
+        shots: uint64 words: what the plugins have of the sender of each frame of the batch, right after it; where the
+            plan wants them. Nothing of frames without a flow.
         ended_records: uint64[k, 2, plan.record_words]: what the plugins kept of the lower and of the upper end of the
             flows that `drain` returned last.
     """
@@ -103,10 +106,14 @@ class FlowTable:
         state["pause_ns"] = NEVER_NS
         self.plan = plan
         self._both_words = 2 * plan.record_words
-        self._steered, self._records = steered_rows(0), np.zeros(0, np.uint64)
+        self._steered, self._records = cache_line_rows(0, STEERED), np.zeros(0, np.uint64)
         gone = GONE_ROWS if len(plan.rows) else 0
-        self._gone_steered, self._gone_records = steered_rows(gone), np.zeros(gone * self._both_words, np.uint64)
+        self._gone_steered, self._gone_records = (
+            cache_line_rows(gone, STEERED),
+            np.zeros(gone * self._both_words, np.uint64),
+        )
         self._steer, self.shots = np.zeros(1, STEER), np.zeros(0, np.uint64)
+        self._shots_left = self.shots
         self._ended_records: list[npt.NDArray[np.uint64]] = []
         self.ended_records = np.zeros((0, 2, plan.record_words), np.uint64)
         self._gone, self._gone_deep = live_rows(GONE_ROWS), analysis_rows(GONE_ROWS if options.analysis else 0)
@@ -133,7 +140,8 @@ class FlowTable:
     def _grow(self) -> None:
         """Have eight times the rows, up to `max_flows`. Those never used cost no memory: they are not touched."""
         old = len(self._live)
-        rows = min(max(_FIRST_ROWS, 8 * old), self.options.max_flows)
+        first = max(1, min(_FIRST_ROWS, _FIRST_RECORDS // max(self._both_words, 1)))
+        rows = min(max(first, 8 * old), self.options.max_flows)
         live, heap = live_rows(rows), np.zeros(rows, HEAP)
         as_octets(live)[:old] = as_octets(self._live)
         as_octets(heap)[:old] = as_octets(self._heap)
@@ -143,16 +151,17 @@ class FlowTable:
             as_octets(deep)[:old] = as_octets(self._deep)
             self._deep = deep
         if len(self.plan.rows):
-            steered, records = steered_rows(rows), np.zeros(rows * self._both_words, np.uint64)
+            steered, records = cache_line_rows(rows, STEERED), np.zeros(rows * self._both_words, np.uint64)
             steered[:old], records[: len(self._records)] = self._steered, self._records
             self._steered, self._records = steered, records
         self._set_words()
 
-    def _set_words(self) -> None:
-        """Gather what the kernel is handed as words, see `words` of `track`."""
+    def _set_words(self, shots: npt.NDArray[np.uint64] | None = None) -> None:
+        """Gather what the kernel is handed as words, see `words` of `track`. `shots`: where it begins with them."""
+        self._shots_left = self._shots_left if shots is None else shots
         rows = (self._live, self._gone, self._deep, self._gone_deep)
         kept = (self._steered, self._gone_steered, self._records, self._gone_records)
-        hooks = (*kept, self.plan.rows, self.plan.shared, self._steer, self.shots)
+        hooks = (*kept, self.plan.rows, self.plan.shared, self._steer, self._shots_left)
         self._words = (*(part.view(np.uint64) for part in rows), hooks)
 
     def track(
@@ -161,6 +170,8 @@ class FlowTable:
         packets: npt.NDArray[np.void],
         first_number: int,
         quotes: Quotes = NO_QUOTES,
+        *,
+        shots_at: int = 0,
     ) -> npt.NDArray[np.void]:
         """Give each packet its flow.
 
@@ -169,6 +180,7 @@ class FlowTable:
             packets: PACKET[m] of the same frames; a profile may set a Verdict.
             first_number: Number of the first frame, counted from 1 over all captures.
             quotes: What ICMP errors among these frames quote; their flows are filled in.
+            shots_at: Frames before these whose records in `shots` are still wanted.
 
         Returns:
             MARK[m], valid until the next call.
@@ -178,9 +190,8 @@ class FlowTable:
         marks, hashes, state = self._marks[: len(packets)], self._hashes[: len(packets)], self._state
         hash_keys(packets, self.options.directed, state[0]["secret"], state[0]["key_mask"], hashes)
         state["at"], state["first"] = 0, first_number
-        if self.plan.shots and len(self.shots) < len(packets) * self.plan.record_words:
-            self.shots = np.zeros(len(packets) * self.plan.record_words, np.uint64)
-            self._set_words()
+        if self.plan.shots:
+            self._place_shots(shots_at, shots_at + len(packets))
         batch = frames, packets, marks, hashes, quotes.packets, quotes.quoted
         while True:
             rows = self._live, self._slots, self._heap, self._deep, self._words
@@ -196,18 +207,30 @@ class FlowTable:
         self._frames += len(packets)
         return marks
 
-    def track_late(self, frame: npt.NDArray[np.void], packet: npt.NDArray[np.void], number: int) -> tuple[int, int]:
+    def _place_shots(self, first: int, behind: int) -> None:
+        """Have the kernel copy records to `shots` from frame `first` on, and room for all up to `behind`."""
+        size = self.plan.record_words
+        if len(self.shots) < behind * size:
+            longer = np.zeros(behind * size, np.uint64)
+            longer[: first * size] = self.shots[: first * size]
+            self.shots = longer
+        self._set_words(self.shots[first * size :])
+
+    def track_late(
+        self, frame: npt.NDArray[np.void], packet: npt.NDArray[np.void], number: int, *, shots_at: int = 0
+    ) -> tuple[int, int]:
         """Count a frame in a flow that had the Verdict FRAGMENT_WITHOUT_PORTS before.
 
         Args:
             frame: FRAME[1].
             packet: PACKET[1], with ports.
             number: Number of the frame that was tracked last: the clock stands there, and stays.
+            shots_at: As in `track`.
 
         Returns:
             Flow (0: none, a profile has a Verdict for it) and direction as in MARK.
         """
-        mark = self.track(frame, packet, number)[0]
+        mark = self.track(frame, packet, number, shots_at=shots_at)[0]
         self._frames -= 1
         self._state[0]["verdicts"][Verdict.FRAGMENT_WITHOUT_PORTS] -= 1
         return int(mark["flow"]), int(mark["direction"])
@@ -271,6 +294,11 @@ class FlowTable:
         """Frames handled so far, also while `on_pause` runs."""
         state = self._state[0]
         return int(state["first"]) + int(state["at"]) - 1 if state["first"] else 0
+
+    @property
+    def undrained(self) -> int:
+        """Flows that have ended since `drain` was called last."""
+        return self._taken - self._drained + sum(map(len, self._ended)) + int(self._state[0]["ended"])
 
     @property
     def opened(self) -> int:

@@ -22,7 +22,7 @@ from traceflow.live import LIVE, clear_words, copy_words, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.quotes import note_quote
 from traceflow.states import CLOSING, TIMINGS, add_turn, finished, follow_datagram, follow_segment, reopens
-from traceflow.steering import hand_out, steer_flow
+from traceflow.steering import fetch_records, hand_out, steer_flow
 from traceflow.tcp import FIN, RST, SYN, count_flags, note_segment, opens_new_flow, turns_direction
 from traceflow.timeouts import NEVER_NS, drop_row, fetch_place, push_row, wake_earlier, wake_first_again
 
@@ -101,6 +101,7 @@ _NEW = len(TIMINGS)
 _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
 _SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
+_LINE = U64(64)  # of a row: key and timeout
 _ROW_OCTETS, _COMMON_OCTETS = U64(LIVE.itemsize), U64(192)  # all of a LIVE row; what every packet touches, see live.py
 
 
@@ -136,6 +137,9 @@ def _end_due(state: Any, live: Any, slots: Any, heap: Any, words: Any, now_ns: A
         if heap[U64(0)]["wake_ns"] > now_ns:
             break
         row = U64(heap[U64(0)]["row"])
+        if U64(state["live"]) > U64(2):  # one of these two is the next one
+            fetch_row(live, U64(heap[U64(1)]["row"]), U64(0), _LINE)
+            fetch_row(live, U64(heap[U64(2)]["row"]), U64(0), _LINE)
         if live[row]["due_ns"] != heap[U64(0)]["wake_ns"]:
             wake_first_again(heap, live, U64(state["live"]))
             continue
@@ -318,7 +322,9 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
 
 
 @inline_kernel
-def _look_ahead(state: Any, live: Any, slots: Any, heap: Any, deep: Any, packets: Any, hashes: Any, at: Any) -> Any:
+def _look_ahead(
+    state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, packets: Any, hashes: Any, at: Any
+) -> Any:
     """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
     mask = U64(len(slots) - 1)
     if at + _SLOT_AHEAD < U64(len(hashes)):
@@ -333,6 +339,8 @@ def _look_ahead(state: Any, live: Any, slots: Any, heap: Any, deep: Any, packets
                 fetch_place(heap, row)
             if state["analysis"]:
                 fetch_row(deep, row, U64(0), U64(SMOOTH_OCTETS))
+            if state["plugins"]:
+                fetch_records(words[4], row, U64(state["record_words"]))
 
 
 @inline_kernel
@@ -372,7 +380,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         i = U64(table["at"])
         if _lacks_room(table, live, slots):
             return
-        _look_ahead(table, live, slots, heap, deep, packets, hashes, i)
+        _look_ahead(table, live, slots, heap, deep, words, packets, hashes, i)
         frame = frames[i]
         packet = packets[i]
         mark = marks[i]

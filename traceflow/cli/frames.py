@@ -29,7 +29,11 @@ def run(given: Input, view: View, flow: int | None) -> int:
         for step in session.steps():
             if step.batch is None:
                 continue
-            added = session.run.plugins.packet_columns(session.run.shots, len(step.packets)) if given.plugins else None
+            added = (
+                session.run.plugins.packet_columns(session.run.table.shots, len(step.packets))
+                if given.plugins
+                else None
+            )
             columns = frame_columns(step, session.captures.interfaces, view.fields, flow, added)
             if columns[0]:
                 writer.write(columns)

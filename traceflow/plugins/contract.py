@@ -80,6 +80,8 @@ class Option:
             UsageError: It is of another type, or out of range.
         """
         kind = type(self.default)
+        if isinstance(given, np.generic):
+            given = given.item()
         try:
             if kind is bool and isinstance(given, str):
                 value: Any = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
@@ -96,7 +98,7 @@ class Option:
             raise UsageError(f"plugin {plugin}: option {self.name} is {given!r}; it must be of type {kind.__name__}")
         below = self.lowest is not None and value < self.lowest
         if below or (self.highest is not None and value > self.highest):
-            bounds = f"{self.lowest if self.lowest is not None else '...'} to {self.highest or '...'}"
+            bounds = " to ".join("..." if bound is None else str(bound) for bound in (self.lowest, self.highest))
             raise UsageError(f"plugin {plugin}: option {self.name} is {value!r}; it must lie within {bounds}")
         return value
 
@@ -212,6 +214,8 @@ class Plugin:
     on_open: ClassVar[Any] = None
 
     def __init__(self, **settings: Any) -> None:
+        if isinstance(self.options, Option) or not all(isinstance(option, Option) for option in self.options):
+            raise UsageError(f"plugin {self.name}: options is {self.options!r}; it must be a tuple of Option")
         known = {option.name: option for option in self.options}
         for name in settings:
             if name not in known:
@@ -227,7 +231,10 @@ class Plugin:
         """After some frames were traced."""
 
     def on_flows_end(self, flows: EndedFlows) -> Mapping[str, Any] | None:
-        """For some flows that ended: values of columns, one a flow each; of a direction by `orig_name`, `resp_name`."""
+        """For some flows that ended: values of columns, one a flow each; of a direction by `orig_name`, `resp_name`.
+
+        None, NaN and infinity are empty cells. A value that the type of its column cannot hold is an error.
+        """
         return None
 
     def on_flow_end(self, flow: EndedFlow) -> Mapping[str, Any] | None:

@@ -73,7 +73,23 @@ def _load(name: str) -> type[Plugin]:
         raise UsageError(f"plugin {name} cannot be loaded: {type(error).__name__}: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Plugin)):
         raise UsageError(f"plugin {name} is {kind!r}, and no subclass of traceflow.plugins.Plugin")
+    if kind.name != name:
+        raise UsageError(f"plugin {name} calls itself {kind.name!r}; its entry point must have the same name")
     return kind
+
+
+def _make(name: str, kind: Any, given: dict[str, Any]) -> Any:
+    """An object of a class.
+
+    Raises:
+        UsageError: An unknown option, a value that does not fit, or whatever its own code raised.
+    """
+    try:
+        return kind(**given)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the code of a package raises
+        raise UsageError(f"plugin {name} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def available() -> list[Available]:
@@ -108,21 +124,24 @@ def parse_plugin(text: str) -> Plugin:
         if option in given:
             raise UsageError(f"plugin {name}: option {option} was given twice; give it once")
         given[option] = value
-    return kind(**given)
+    plugin: Plugin = _make(name.strip(), kind, given)
+    return plugin
 
 
-def load_plugins(given: Iterable[str | Plugin | type[Plugin]]) -> list[Plugin]:
+def load_plugins(given: Iterable[str | Plugin | type[Plugin]] | str | Plugin | type[Plugin]) -> list[Plugin]:
     """Plugins from what a user gives, each once; those that they need are added before them, with default options.
 
     Args:
-        given: Names with options as `parse_plugin` reads them, objects, or classes.
+        given: Names with options as `parse_plugin` reads them, objects, or classes; or one of these alone.
 
     Raises:
         UsageError: As `parse_plugin`; a plugin twice; plugins that need each other in a circle.
     """
     chosen: dict[str, Plugin] = {}
-    for one in given:
-        plugin = parse_plugin(one) if isinstance(one, str) else one() if isinstance(one, type) else one
+    for one in [given] if isinstance(given, str | Plugin | type) else given:
+        plugin = parse_plugin(one) if isinstance(one, str) else one
+        if isinstance(one, type) and issubclass(one, Plugin):
+            plugin = _make(one.name, one, {})
         if not isinstance(plugin, Plugin):
             raise UsageError(f"{plugin!r} is no plugin; give a name, or an object of a subclass of Plugin")
         if plugin.name in chosen:
@@ -141,6 +160,8 @@ def _place(plugin: Plugin, chosen: dict[str, Plugin], ordered: dict[str, Plugin]
     path = (*above, plugin.name)
     if plugin.name in above:
         raise UsageError(f"plugins need each other in a circle: {' -> '.join(path)}")
+    if isinstance(plugin.needs, str):
+        raise UsageError(f"plugin {plugin.name}: needs is {plugin.needs!r}; it must be a tuple of names")
     for name in plugin.needs:
         if name not in chosen:
             try:

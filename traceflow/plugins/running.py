@@ -19,15 +19,18 @@ from traceflow.compiled import Hook, compile_hook
 from traceflow.errors import UsageError
 from traceflow.live import LIVE
 from traceflow.packets import FRAME, PACKET
+from traceflow.plugins.cells import column_of, empty_column
 from traceflow.plugins.contract import COLUMN_TYPES, Batch, Column, EndedFlow, EndedFlows, Plugin
 from traceflow.steering import FAILED, NO_PLAN, ON_OPEN, ON_PACKET, PLAN_WORDS, RECORD_AT, SHARED_AT, STEER, Plan
 
 __all__ = ["PluginFailure", "PluginSet"]
 
+_PREFIX = re.compile(r"[A-Za-z0-9_]*\Z")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _NOTHING = np.dtype([("nothing", "u8")])  # the record of a plugin that has none
 _SIDES = ("orig", "resp")
-_MOST_RECORD_WORDS = 1 << 16
+_HOOKS = ("on_packet", "on_open")  # by their columns in the plan
+_MOST_WORDS = 1 << 13  # 64 KiB a direction of all plugins together; a hundred flows that end are then copied in 12 MiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,10 @@ def column_names(plugin: Plugin | type[Plugin]) -> dict[str, Column]:
     """
     named: dict[str, Column] = {}
     prefix = f"{plugin.name}_" if plugin.prefix is None else plugin.prefix
+    if not isinstance(prefix, str) or not _PREFIX.match(prefix):
+        raise UsageError(f"plugin {plugin.name}: prefix is {prefix!r}; it must be of letters, digits and _")
+    if isinstance(plugin.columns, Column):
+        raise UsageError(f"plugin {plugin.name}: columns is a Column; it must be a tuple of them")
     for column in plugin.columns:
         if not isinstance(column, Column) or not isinstance(column.name, str) or not _NAME.match(column.name):
             raise UsageError(f"plugin {plugin.name}: {column!r} is no Column with a name of letters, digits and _")
@@ -98,22 +105,40 @@ def _words_of(plugin: Plugin, what: str, record: Any) -> np.dtype[np.void]:
         return _NOTHING
     if not isinstance(record, np.dtype) or not record.names or record.hasobject:
         raise UsageError(f"plugin {plugin.name}: {what} is {record!r}; it must be a NumPy dtype with named fields")
-    named = np.dtype(record.descr if record.isalignedstruct is False else record, align=True)
-    octets = -(-named.itemsize // 8) * 8
-    if octets // 8 > _MOST_RECORD_WORDS:
-        raise UsageError(f"plugin {plugin.name}: {what} has {octets} octets; at most {8 * _MOST_RECORD_WORDS} fit")
-    fields = named.fields
+    fields = record.fields
     assert fields is not None
-    assert named.names is not None
+    formats = [fields[name][0] for name in record.names]
+    # Built anew of its fields: what was packed gets the alignment that the kernels count on.
+    named = np.dtype({"names": list(record.names), "formats": formats}, align=True)
+    assert named.fields is not None
     return np.dtype(
         {
-            "names": list(named.names),
-            "formats": [fields[name][0] for name in named.names],
-            "offsets": [fields[name][1] for name in named.names],
-            "itemsize": octets,
+            "names": list(record.names),
+            "formats": formats,
+            "offsets": [named.fields[name][1] for name in record.names],
+            "itemsize": -(-named.itemsize // 8) * 8,
             "aligned": True,
         }
     )
+
+
+def _check_fields(plugin: Plugin) -> None:
+    """Hold the columns that are fields of the record against it.
+
+    Raises:
+        UsageError: One of them is text, or its field is no single number.
+    """
+    if plugin.record is None:
+        return
+    for column in plugin.columns:
+        if column.name not in (plugin.record.names or ()):
+            continue
+        field = plugin.record[column.name]
+        if column.type == "text" or field.shape or field.kind not in "biuf":
+            raise UsageError(
+                f"plugin {plugin.name}: column {column.name} of type {column.type} is {field} in the record; a column"
+                " of the record is a single number; name the field otherwise, and return the column from on_flows_end"
+            )
 
 
 class PluginSet:
@@ -151,6 +176,12 @@ class PluginSet:
             self.columns.update(names)
             record = _words_of(plugin, "record", plugin.record)
             shared = _words_of(plugin, "shared", plugin.shared)
+            _check_fields(plugin)
+            if 8 * max(record_words, shared_words) + max(record.itemsize, shared.itemsize) > 8 * _MOST_WORDS:
+                raise UsageError(
+                    f"plugin {plugin.name}: the records of all plugins up to it, or their shared ones, are longer than"
+                    f" the {8 * _MOST_WORDS} octets that there is room for"
+                )
             hooks = _compiled(plugin, "on_packet", record, shared), _compiled(plugin, "on_open", record, shared)
             self._members.append(_Member(plugin, record, record_words, shared_words, None, names, hooks))
             kinds.append(shared)
@@ -168,7 +199,7 @@ class PluginSet:
             if member.plugin.shared is not None:
                 part = words[member.shared_at : member.shared_at + shared.itemsize // 8]
                 member.shared = part.view(shared)[0]
-        self.plan = Plan(rows, record_words, words, shots and record_words > 0)
+        self.plan = Plan(rows, record_words, words, shots, tuple(member.hooks for member in self._members))
         for member in self._members:
             self._try(member, "on_start", member.plugin.on_start, member.shared)
 
@@ -195,13 +226,12 @@ class PluginSet:
         """Name those whose compiled hook failed."""
         for member, row in zip(self._members, self.plan.rows, strict=True):
             if row[FAILED] and member.running:
-                self._take_out(
-                    member, "a compiled hook", "an index out of range, a division by zero, or an error it raised"
-                )
+                hook = _HOOKS[int(row[FAILED]) - 1]
+                self._take_out(member, hook, "an index out of range, or an error that it raised (it is compiled)")
 
     def empty_columns(self, count: int) -> dict[str, Any]:
         """All columns, nothing known in them."""
-        return {name: _empty(column, count) for name, column in self.columns.items()}
+        return {name: empty_column(column, count) for name, column in self.columns.items()}
 
     def batch(self, batch: Batch) -> None:
         """Show a batch to those that have a hook for it."""
@@ -247,39 +277,47 @@ class PluginSet:
             for side, words in by_side.items()
         }
         plugin = member.plugin
-        fields = (plugin.record.names or ()) if plugin.record is not None else ()
-        for name, column in member.names.items():
-            if column.name in fields:
-                side = name[:4] if column.per == "direction" else "orig"
-                gathered[name] = _masked(column, mine[side][column.name], _spoke(rows, name, column))
+        self._try(member, "columns of its record", self._fill_from_records, member, rows, mine, gathered)
         needed = {*plugin.needs, plugin.name}
         seen = {name: gathered[name] for other in self._members if other.plugin.name in needed for name in other.names}
         flows = EndedFlows(rows, mine["orig"], mine["resp"], seen)
         if type(plugin).on_flows_end is not Plugin.on_flows_end:
             values = self._try(member, "on_flows_end", plugin.on_flows_end, flows)
-            self._try(member, "on_flows_end", self._fill, member, rows, values or {}, gathered)
+            self._try(member, "on_flows_end", self._fill, member, rows, values, gathered)
         if type(plugin).on_flow_end is not Plugin.on_flow_end:
             self._try(member, "on_flow_end", self._fill_each, member, rows, mine, gathered)
         if not member.running:
-            gathered.update({name: _empty(column, len(rows)) for name, column in member.names.items()})
+            gathered.update({name: empty_column(column, len(rows)) for name, column in member.names.items()})
 
-    def _fill(self, member: _Member, rows: Any, values: Mapping[str, Any], gathered: dict[str, Any]) -> None:
+    def _fill_from_records(self, member: _Member, rows: Any, mine: dict[str, Any], gathered: dict[str, Any]) -> None:
+        """Take over the columns that are fields of the record."""
+        fields = (member.plugin.record.names or ()) if member.plugin.record is not None else ()
+        for name, column in member.names.items():
+            if column.name in fields:
+                side = name[:4] if column.per == "direction" else "orig"
+                gathered[name] = column_of(column, mine[side][column.name], _spoke(rows, name, column))
+
+    def _fill(self, member: _Member, rows: Any, values: Mapping[str, Any] | None, gathered: dict[str, Any]) -> None:
         """Take over what a hook returned for some flows."""
-        for key, value in values.items():
+        for key, value in {} if values is None else dict(values).items():
             name, column = _named(member, key)
-            gathered[name] = _masked(column, value, _spoke(rows, name, column))
+            gathered[name] = column_of(column, value, _spoke(rows, name, column))
 
     def _fill_each(self, member: _Member, rows: Any, mine: dict[str, Any], gathered: dict[str, Any]) -> None:
         """Call the hook of each flow, or direction, in the order in which they ended, and take over what it returns."""
         plugin = member.plugin
+        said: dict[str, dict[int, Any]] = {}
         for at, row in enumerate(rows):
             for side in _SIDES if plugin.each == "direction" else (None,):
                 if side is not None and not row[side]["packets"]:
                     continue
-                flow = EndedFlow(row, mine["orig"][at], mine["resp"][at], side)
-                for key, value in (plugin.on_flow_end(flow) or {}).items():
+                values = plugin.on_flow_end(EndedFlow(row, mine["orig"][at], mine["resp"][at], side))
+                for key, value in {} if values is None else dict(values).items():
                     name, _ = _named(member, key if side is None else f"{side}_{key}")
-                    gathered[name][at] = np.ma.masked if value is None else value
+                    said.setdefault(name, {})[at] = value
+        for name, given in said.items():
+            places, column = list(given), member.names[name]
+            gathered[name][places] = column_of(column, list(given.values()), _spoke(rows, name, column)[places])
 
     def packet_columns(self, shots: npt.NDArray[np.uint64], count: int) -> dict[str, Any]:
         """What the plugins have of the direction of each packet, after it: columns that are fields of records.
@@ -306,7 +344,7 @@ class PluginSet:
         """What each plugin has to say at a moment, by its name."""
         said = {}
         for member in self._members:
-            what = self._try(member, "on_monitor", member.plugin.on_monitor, now_ns, member.shared)
+            what = self._try(member, "on_monitor", _said, member, now_ns)
             if what:
                 said[member.plugin.name] = what
         return said
@@ -343,7 +381,12 @@ def _compiled(plugin: Plugin, name: str, record: Any, shared: Any) -> Hook | Non
 
 
 def _lines(member: _Member) -> list[str]:
-    return [str(line) for line in member.plugin.report(member.shared)]
+    said = member.plugin.report(member.shared)
+    return [str(line) for line in ([said] if isinstance(said, str) else said)]
+
+
+def _said(member: _Member, now_ns: int) -> dict[str, Any]:
+    return dict(member.plugin.on_monitor(now_ns, member.shared) or {})
 
 
 def _named(member: _Member, key: str) -> tuple[str, Column]:
@@ -356,30 +399,8 @@ def _named(member: _Member, key: str) -> tuple[str, Column]:
     raise KeyError(f"{key} is no column that the plugin declares; it has {', '.join(member.names)}")
 
 
-def _dtype(column: Column) -> Any:
-    return object if column.type == "text" else np.dtype(column.type)
-
-
-def _empty(column: Column, count: int) -> Any:
-    return np.ma.array(np.zeros(count, _dtype(column)), mask=np.ones(count, np.bool_))
-
-
 def _spoke(rows: npt.NDArray[np.void], name: str, column: Column) -> Any:
     """Where a column means something: a direction without packets has no values."""
     if column.per == "flow":
         return np.ones(len(rows), np.bool_)
     return rows[name[:4]]["packets"] != 0
-
-
-def _masked(column: Column, values: Any, defined: Any) -> Any:
-    """Values as the type of a column; None and what is not defined is masked."""
-    given = np.ma.asarray(values) if not isinstance(values, list) else _listed(values)
-    if given.shape != defined.shape:
-        raise ValueError(f"column {column.name} has {given.shape} values for {len(defined)} flows")
-    mask = np.ma.getmaskarray(given) | ~defined
-    return np.ma.array(given.data, _dtype(column), mask=mask)
-
-
-def _listed(values: list[Any]) -> Any:
-    mask = [value is None for value in values]
-    return np.ma.array([0 if value is None else value for value in values], mask=mask)

@@ -165,6 +165,7 @@ _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
     "dst_port": _packet("dst_port", _Frames.without_ports),
     "protocol": _packet("protocol", _Frames.not_ip),
     "ip_version": _packet("ip_version", _Frames.not_ip),
+    "ttl": _packet("ttl", _Frames.not_ip),
     "flags": _flags,
     "seq": _packet("seq", lambda some: some.without(SEQ_KNOWN)),
     "ack": _packet("ack", _no_ack),
