@@ -28,7 +28,7 @@ def packetwise(source: Path | BinaryIO, plugin: str | Plugin, profile: str = "tr
         for step in run.steps():
             if step.batch is None:
                 continue
-            columns = plugins.packet_columns(run.shots, len(step.packets))
+            columns = plugins.packet_columns(run.table.shots, len(step.packets))
             for at, mark in enumerate(step.marks):
                 if mark["flow"]:
                     row = {name: int(values[at]) for name, values in columns.items()}
