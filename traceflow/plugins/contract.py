@@ -223,8 +223,9 @@ class Plugin:
     record: np.dtype[np.void] | None = None
     shared: ClassVar[np.dtype[np.void] | None] = None
     each: ClassVar[Literal["flow", "direction"]] = "flow"
-    on_packet: ClassVar[CompiledHook | None] = None
-    on_open: ClassVar[CompiledHook | None] = None
+    # CompiledHook or None; said so, type checkers would take a hook for a method and want one argument fewer.
+    on_packet: ClassVar[Any] = None
+    on_open: ClassVar[Any] = None
 
     def __init__(self, **settings: Any) -> None:
         known = {option.name: option for option in self.options}

@@ -1,4 +1,4 @@
-"""Count, extremes, sum, mean and spread of a sequence of numbers, one at a time: what the built-ins of statistics share.
+"""Count, extremes, sum, mean and spread of numbers that come one at a time: what the built-ins of statistics share.
 
 The sum is an exact integer, and the mean is that sum divided by the count, so no error grows with the packets. Numbers
 are sizes of 32 bits, or gaps that add up to a duration: the sum of either fits 64 bits for 2**32 packets. The spread is
@@ -18,15 +18,38 @@ import numpy as np
 from traceflow.compiled import U64
 from traceflow.plugins.contract import hook_helper
 
-__all__ = ["MOMENTS", "gap_of", "joined", "mean_of", "note", "ratio", "spread_of", "with_values"]
+__all__ = [
+    "MOMENTS",
+    "TALK",
+    "gap_of",
+    "joined",
+    "mean_of",
+    "note",
+    "note_talk",
+    "of_home",
+    "once",
+    "ratio",
+    "spread_of",
+    "with_values",
+]
 
 MOMENTS = np.dtype(
     [("count", "u8"), ("lowest", "u8"), ("highest", "u8"), ("sum", "u8"), ("mean", "f8"), ("squares", "f8")], align=True
 )
 """What is kept of a sequence; `squares` are those of the deviations from the mean, summed."""
 
-_MOST_NS = np.int64(2**63 - 1)
-_NO_NS = np.int64(0)
+TALK = np.dtype(
+    [
+        ("size", MOMENTS),
+        ("gap", MOMENTS),  # between packets of this direction
+        ("latest_ns", "i8"),  # of this direction
+        ("home", "u8"),  # 1: it sent the first packet, and what follows is of both directions; of the other: nothing
+        ("flow_gap", MOMENTS),
+        ("flow_latest_ns", "i8"),
+    ],
+    align=True,
+)
+"""Sizes and gaps of a direction, and of the flow: a part of a plugin's record. Gaps are one fewer than packets."""
 
 
 @hook_helper
@@ -62,6 +85,63 @@ def gap_of(time_ns: Any, latest_ns: Any) -> Any:
     if time_ns <= latest_ns:
         return U64(0)
     return U64(time_ns) - U64(latest_ns)  # modulo 2**64, which is right for any two times
+
+
+@hook_helper
+def note_talk(mine: Any, partner: Any, time_ns: Any, size: Any) -> Any:
+    """Add a packet.
+
+    Args:
+        mine: TALK record of the direction that sent it.
+        partner: That of the other direction.
+        time_ns: Its time stamp.
+        size: Its size, uint64.
+
+    Returns:
+        The gap to the packets of both directions before it, uint64 ns; 0 for the first.
+    """
+    if U64(mine["home"]) == U64(0) and U64(partner["home"]) == U64(0):
+        mine["home"] = 1
+        mine["flow_latest_ns"] = time_ns
+    home = mine if U64(mine["home"]) else partner
+    if U64(mine["size"]["count"]) == U64(0):
+        mine["latest_ns"] = time_ns
+    else:
+        note(mine["gap"], gap_of(time_ns, mine["latest_ns"]))
+    gap = gap_of(time_ns, home["flow_latest_ns"])
+    if U64(mine["size"]["count"]) or U64(partner["size"]["count"]):
+        note(home["flow_gap"], gap)
+    mine["latest_ns"] = max(time_ns, mine["latest_ns"])
+    home["flow_latest_ns"] = max(time_ns, home["flow_latest_ns"])
+    note(mine["size"], size)
+    return gap
+
+
+def of_home(orig: Any, resp: Any, name: str = "talk") -> Any:
+    """The records that keep what is of both directions.
+
+    Args:
+        orig: Records [k] of the originators.
+        resp: Records [k] of the responders.
+        name: Field of the records that is a TALK.
+    """
+    return np.where(orig[name]["home"] != 0, orig, resp)
+
+
+def once(values: Any) -> Any:
+    """The moments of one number each.
+
+    Args:
+        values: uint64[k].
+
+    Returns:
+        MOMENTS[k].
+    """
+    moments = np.zeros(len(values), MOMENTS)
+    moments["count"] = 1
+    for name in ("lowest", "highest", "sum", "mean"):
+        moments[name] = values
+    return moments
 
 
 def mean_of(moments: Any) -> Any:
@@ -105,11 +185,11 @@ def joined(one: Any, other: Any) -> Any:
         MOMENTS[k].
     """
     both = np.zeros(len(one), MOMENTS)
-    empty, single = one["count"] == 0, other["count"] == 0
+    empty, empty_too = one["count"] == 0, other["count"] == 0
     both["count"] = one["count"] + other["count"]
     both["sum"] = one["sum"] + other["sum"]
     for name, choose in (("lowest", np.minimum), ("highest", np.maximum)):
-        both[name] = np.where(empty, other[name], np.where(single, one[name], choose(one[name], other[name])))
+        both[name] = np.where(empty, other[name], np.where(empty_too, one[name], choose(one[name], other[name])))
     count = np.maximum(both["count"].astype(np.float64), 1.0)
     both["mean"] = both["sum"] / count
     apart = other["mean"] - one["mean"]
