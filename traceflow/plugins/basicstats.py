@@ -45,14 +45,10 @@ class BasicStats(Plugin):
         Column("iat_min_ns", "u8", "ns", "shortest inter-arrival time, that of the first packet (0) included"),
         Column("iat_max_ns", "u8", "ns", "longest inter-arrival time"),
         Column("iat_mean_ns", "f8", "ns", "sum of the inter-arrival times divided by the packets"),
-        Column(
-            "iat_std_ns", "f8", "ns", "their population standard deviation, the first one (0) included"
-        ),
+        Column("iat_std_ns", "f8", "ns", "their population standard deviation, the first one (0) included"),
         Column("backward", "u8", "packets", "packets with a time stamp before an earlier one of this direction"),
         Column("packets_per_second", "f8", "packets/s", "packets divided by the duration; empty where that is 0"),
-        Column(
-            "octets_per_second", "f8", "octets/s", "octets on the wire divided by it; empty where that is 0"
-        ),
+        Column("octets_per_second", "f8", "octets/s", "octets on the wire divided by it; empty where that is 0"),
         Column("packets_asymmetry", "f8", "", "(sent - received) / (sent + received) of packets"),
         Column("octets_asymmetry", "f8", "", "the same of octets on the wire"),
         Column("payload_asymmetry", "f8", "", "the same of octets of payload; 0 where neither side sent any"),

@@ -1,4 +1,4 @@
-"""Plugin `nfstream`: columns with the names of NFStream, with one definition each. docs/mapped-columns.md is their page.
+"""Plugin `nfstream`: columns with the names of NFStream, one definition each; docs/mapped-columns.md is their page.
 
 `src2dst` is what the originator sent, `dst2src` what the responder sent, `bidirectional` both. Times are measured in
 nanoseconds and given in milliseconds with their fraction. Inter-arrival times are one fewer than packets; standard
@@ -7,6 +7,7 @@ deviations are those of a sample (divisor: their count less one). What means not
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ class NFStream(Plugin):
     description = "the columns of NFStream under their names, with the definitions of docs/mapped-columns.md"
     prefix = ""
     columns = _columns()
-    options = (SIZE_OPTION,)
+    options = (dataclasses.replace(SIZE_OPTION, default="wire"),)
     record = np.dtype([("talk", TALK)], align=True)
     shared = np.dtype([("size", "u8")])
 
