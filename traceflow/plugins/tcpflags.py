@@ -61,7 +61,7 @@ class Anomaly(enum.IntFlag):
     BAD_CHECKSUM = 0x0800
     """The checksum is wrong, where checksums are verified."""
     BAD_HEADER = 0x1000
-    """The header is longer than its packet, shorter than 20 octets, or was cut by the capture before its end."""
+    """The header is longer than its packet, or shorter than 20 octets, by what it says itself."""
 
 
 _SIX = FIN | SYN | RST | PSH | ACK | URG
@@ -181,7 +181,7 @@ class TcpFlags(Plugin):
         if bits & U64(BAD_CHECKSUM):
             found |= U64(_BAD_SUM)
         options = U64(packet["options"])
-        if options & U64(WHOLE_TCP_HEADER) == U64(0):
+        if bits & U64(WINDOW_KNOWN) and options & U64(WHOLE_TCP_HEADER) == U64(0):  # else the capture cut it
             found |= U64(_BAD_HEADER)
         if found:
             mine["anomalies"] = U64(mine["anomalies"]) | found
