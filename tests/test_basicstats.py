@@ -39,7 +39,11 @@ def test_sizes_by_hand() -> None:
     assert cells(flows, names) == [3, 186, 52, 72, 62.0, 144, 38, 58, 48.0, 60, 10, 30, 20.0]
     for size in ("wire", "ip", "payload"):
         assert cells(flows, f"orig_basicstats_{size}_std") == pytest.approx([(200 / 3) ** 0.5])
-    assert cells(flows, "resp_basicstats_packets resp_basicstats_payload_mean resp_basicstats_payload_std") == [1, 20, 0]
+    assert cells(flows, "resp_basicstats_packets resp_basicstats_payload_mean resp_basicstats_payload_std") == [
+        1,
+        20,
+        0,
+    ]
 
 
 def test_times_by_hand() -> None:

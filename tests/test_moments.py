@@ -69,7 +69,7 @@ def test_the_same_number_again_and_again_has_no_spread_at_all(value: int, count:
 
 @given(st.integers(0, 2**40), st.lists(st.integers(0, 1000), min_size=2, max_size=50))
 def test_a_small_spread_of_large_numbers_is_not_lost(base: int, values: list[int]) -> None:
-    """With 2**40 ns the plain squares have 80 bits: their float64 sum is off by 2**27, far above a variance of 10**6."""
+    """With 2**40 ns plain squares have 80 bits: their float64 sum is off by 2**27, far above a variance of 10**6."""
     values = [base + value for value in values]
     rows = noted(values)
     assert int(rows["sum"][0]) == sum(values)

@@ -77,7 +77,8 @@ def test_windows() -> None:
     talk = Exchange()
     for window in (100, 200, 150, 150, 300, 0):
         talk.a.ack(window=window)
-    names = " ".join(f"orig_tcpflags_window_{name}" for name in "first min max mean rises falls turns".split())
+    names = "first min max mean rises falls turns"
+    names = " ".join(f"orig_tcpflags_window_{name}" for name in names.split())
     flows = traced(talk, "tcpflags")
     assert cells(flows, names + " orig_tcpflags_zero_windows") == [100, 0, 300, 150.0, 2, 2, 3, 1]
     talk.a.segment(RST, window=0)
