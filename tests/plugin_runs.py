@@ -33,7 +33,7 @@ def cells(flows: FlowSet, names: str, at: int = 0) -> list[Any]:
 
 
 def odd_wire() -> Wire:
-    """Flows 1 to 7: one UDP packet, an IPv6 SYN, ICMP both ways, equal times, times going back, no payload, IPv6 UDP."""
+    """Flows 1 to 7: one UDP packet, an IPv6 SYN, ICMP both ways, equal times, times that fall, no payload, IPv6 UDP."""
     wire = Wire()
     Exchange("10.0.0.1:1", "10.0.0.2:53", wire=wire).a.udp(b"?")
     Exchange("[fd00::1]:1000", "[fd00::2]:80", wire=wire).a.syn()
