@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from exchange import ACK, PSH, URG, Exchange
 from plugin_runs import cells, check_values, odd_wire, traced
@@ -158,6 +161,15 @@ def test_a_flow_of_the_responder_alone_has_no_ratio() -> None:
     talk = Exchange()
     talk.b.syn_ack(seq=900, ack=101)
     assert cells(traced(talk, "cicflow"), "down_up_ratio tot_fwd_pkts fwd_iat_tot tot_bwd_pkts") == [None, 0, None, 1]
+
+
+@pytest.mark.parametrize("name", ["basicstats", "tcpflags", "splt", "peafowl", "nfstream", "cicflow"])
+def test_the_page_of_mapped_columns_names_every_column(name: str) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "mapped-columns.md").read_text("utf-8")
+    plugin = load_plugins([name])[0]
+    assert [column.name for column in plugin.columns if not re.search(rf"`(splt_)?{column.name}`", page)] == []
+    assert [option.name for option in plugin.options if f"`{option.name}`" not in page] == []
+    assert [column.name for column in plugin.columns if not column.description] == []
 
 
 def test_all_the_built_ins_go_together() -> None:

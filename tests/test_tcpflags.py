@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from exchange import ACK, CWR, ECE, FIN, PSH, RST, SYN, UDP, URG, Exchange, Wire, ipv4, udp
 from plugin_runs import cells, check_values, odd_wire, traced
 
+import traceflow
 from traceflow.plugins.tcpflags import Anomaly
 
 A = Anomaly
@@ -148,3 +151,15 @@ def test_odd_packets() -> None:
     check_values(flows)
     assert cells(flows, "orig_tcpflags_flags orig_tcpflags_ttl_min resp_tcpflags_ttl_min", 0) == [None, 64, None]
     assert cells(flows, "orig_tcpflags_flags orig_tcpflags_ttl_min orig_tcpflags_window_first", 1) == [SYN, 64, 64240]
+
+
+def test_ttl_and_first_window_are_those_of_tranalyzer(shared: Path) -> None:
+    """Tranalyzer 0.9.3 on the connection of port 1379: A has TTL 128 and first window 65535, B 52 and 5840."""
+    path = shared / "corpus" / "tranalyzer" / "faf-prefix.pcap"
+    if not path.exists():
+        pytest.skip("../shared/corpus/tranalyzer is absent")
+    flows = traceflow.trace(path, profile="tranalyzer", plugins=["tcpflags"])
+    at = next(at for at, flow in enumerate(flows) if 1379 in (flow.orig_port, flow.resp_port))
+    for side, ttl, window in (("orig", 128, 65535), ("resp", 52, 5840)):
+        names = f"{side}_tcpflags_ttl_min {side}_tcpflags_ttl_max {side}_tcpflags_window_first"
+        assert cells(flows, names, at) == [ttl, ttl, window]
