@@ -413,6 +413,10 @@ def takes_two(frame: Any, packet: Any) -> None:
     """No hook: it takes seven records."""
 
 
+def with_self(self: Any, frame: Any, packet: Any, flow: Any, mine: Any, partner: Any, steer: Any, shared: Any) -> None:
+    """A method, where a static one is meant."""
+
+
 def no_such_field(frame: Any, packet: Any, flow: Any, mine: Any, partner: Any, steer: Any, shared: Any) -> None:
     mine["missing"] = 1
 
@@ -428,7 +432,10 @@ WRONG: dict[str, dict[str, Any]] = {
     "is per 'packet'; known: direction, flow": {"columns": (x(per="packet"),)},
     "is no Column with a name": {"columns": (x(name="a b"),)},
     "'x' is no Column": {"columns": ("x",)},
-    "columns is a Column; it must be a tuple": {"columns": x()},
+    "columns is Column(name='x',": {"columns": x()},
+    "columns is None; it must be a tuple of Column": {"columns": None},
+    "each is 'packet'; known: flow, direction": {"each": "packet"},
+    "on_packet is compiled and knows no self; it must be a static method": {"on_packet": with_self},
     "has no name of letters": {"name": "a,b"},
     "prefix is 'a-'; it must be": {"prefix": "a-"},
     "there is a column orig_packets already": {"columns": (x(name="packets"),), "prefix": ""},
@@ -655,6 +662,24 @@ def test_a_record_that_does_not_fit_its_column(talk: Path) -> None:
     says = "failed in columns of its record .*column many is of type u1, which cannot hold 300"
     with pytest.warns(IncompleteWarning, match=says):
         trace(talk, plugins=[Overfull])
+
+
+class Long(Plugin):
+    """The longest record that there is room for: 65 536 octets, of which the last ones count."""
+
+    name = "long"
+    columns = (Column("seen", "u8"),)
+    record = np.dtype([("many", "u8", (8191,)), ("seen", "u8")])
+
+    @staticmethod
+    def on_packet(frame: Any, packet: Any, flow: Any, mine: Any, partner: Any, steer: Any, shared: Any) -> None:
+        mine["many"][8190] += np.uint64(2)
+        mine["seen"] = mine["many"][8190]
+
+
+def test_the_longest_record(talk: Path) -> None:
+    found = columns_of(trace(talk, plugins=[Long]))
+    assert found["orig_long_seen"] == [2 * count for count in SENT]
 
 
 class Packed(Plugin):
