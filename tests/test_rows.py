@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exchange import ETHER_ARP, Wire, ethernet, ipv4, ipv6, udp
 
 from traceflow.errors import UsageError
 from traceflow.flows import FLOW, FlowSet, flat_columns
@@ -371,6 +372,26 @@ def test_vlan_tags(fixtures_folder: Path) -> None:
         assert (inner is None) == (tags is None or tags < 2)
     assert rows[-1][1] is None, "18 is cut in its second tag"
     assert rows[13][1:] == (0, None, None), "14 has no tag"
+
+
+def test_ttl_read_by_hand(fixtures_folder: Path, tmp_path: Path) -> None:
+    # IPv4: octet 8 of its header, behind 14 of Ethernet; IPv6: octet 7
+    octets = (fixtures_folder / "T01.pcap").read_bytes()
+    rows = frame_rows([fixtures_folder / "T01.pcap"], "offset,ttl")
+    assert rows == [(offset, octets[offset + 14 + 8]) for offset, _ in rows]
+    assert len(rows) == 10
+    wire = Wire()
+    payload = udp("10.0.0.1", "10.0.0.2", 1, 2)
+    inner = ipv4("10.0.0.1", "10.0.0.2", 17, payload, ttl=9)
+    wire.packet(ipv4("10.0.0.1", "10.0.0.2", 17, payload, ttl=1))
+    wire.packet(ipv4("10.0.0.1", "10.0.0.2", 17, payload, ttl=255), tags=[(0x8100, 5)])
+    wire.packet(ipv6("2001:db8::1", "2001:db8::2", 17, udp("2001:db8::1", "2001:db8::2", 1, 2), hop_limit=3))
+    wire.packet(ipv4("192.0.2.1", "192.0.2.2", 4, inner, ttl=200))  # IP in IP: the innermost packet
+    wire.packet(ipv4("10.0.0.1", "10.0.0.2", 17, payload, ttl=0))
+    wire.frame(ethernet(bytes(28), ETHER_ARP))
+    wire.packet(ipv4("10.0.0.1", "10.0.0.2", 17, payload, ttl=7), captured=14 + 19)  # a header that was cut
+    rows = frame_rows([wire.pcap(tmp_path)], "ttl")
+    assert [ttl for (ttl,) in rows] == [1, 255, 3, 9, 0, None, None]
 
 
 def test_several_captures(fixtures_folder: Path) -> None:

@@ -230,7 +230,7 @@ class Plugin:
     on_open: ClassVar[Any] = None
 
     def __init__(self, **settings: Any) -> None:
-        if isinstance(self.options, Option) or not all(isinstance(option, Option) for option in self.options):
+        if not isinstance(self.options, list | tuple) or not all(isinstance(option, Option) for option in self.options):
             raise UsageError(f"plugin {self.name}: options is {self.options!r}; it must be a tuple of Option")
         known = {option.name: option for option in self.options}
         for name in settings:

@@ -160,7 +160,7 @@ def _place(plugin: Plugin, chosen: dict[str, Plugin], ordered: dict[str, Plugin]
     path = (*above, plugin.name)
     if plugin.name in above:
         raise UsageError(f"plugins need each other in a circle: {' -> '.join(path)}")
-    if isinstance(plugin.needs, str):
+    if isinstance(plugin.needs, str) or not all(isinstance(name, str) for name in plugin.needs):
         raise UsageError(f"plugin {plugin.name}: needs is {plugin.needs!r}; it must be a tuple of names")
     for name in plugin.needs:
         if name not in chosen:

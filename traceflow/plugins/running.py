@@ -75,8 +75,8 @@ def column_names(plugin: Plugin | type[Plugin]) -> dict[str, Column]:
     prefix = f"{plugin.name}_" if plugin.prefix is None else plugin.prefix
     if not isinstance(prefix, str) or not _PREFIX.match(prefix):
         raise UsageError(f"plugin {plugin.name}: prefix is {prefix!r}; it must be of letters, digits and _")
-    if isinstance(plugin.columns, Column):
-        raise UsageError(f"plugin {plugin.name}: columns is a Column; it must be a tuple of them")
+    if not isinstance(plugin.columns, list | tuple):
+        raise UsageError(f"plugin {plugin.name}: columns is {plugin.columns!r}; it must be a tuple of Column")
     for column in plugin.columns:
         if not isinstance(column, Column) or not isinstance(column.name, str) or not _NAME.match(column.name):
             raise UsageError(f"plugin {plugin.name}: {column!r} is no Column with a name of letters, digits and _")
@@ -168,6 +168,8 @@ class PluginSet:
         for plugin in plugins:
             if not isinstance(plugin.name, str) or not _NAME.match(plugin.name):
                 raise UsageError(f"{plugin!r} has no name of letters, digits and _")
+            if plugin.each not in ("flow", "direction"):
+                raise UsageError(f"plugin {plugin.name}: each is {plugin.each!r}; known: flow, direction")
             names = column_names(plugin)
             for name in names:
                 if name in taken:
@@ -370,6 +372,8 @@ def _compiled(plugin: Plugin, name: str, record: Any, shared: Any) -> Hook | Non
     function = getattr(plugin, name)
     if function is None:
         return None
+    if getattr(function, "__self__", None) is not None:
+        raise UsageError(f"plugin {plugin.name}: {name} is compiled and knows no self; it must be a static method")
     try:
         return compile_hook(function, FRAME, PACKET, LIVE, record, record, STEER, shared)
     except Exception as error:
