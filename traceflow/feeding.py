@@ -226,6 +226,7 @@ class Tracer:
             IncompleteWarning: Plugins failed.
         """
         if self._finished:
+            self._callbacks.deliver()  # where Ctrl-C left some
             return
         self._refuse_late()
         self._finished = True

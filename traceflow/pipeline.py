@@ -1,7 +1,8 @@
 """The whole program on one page: captures -> decode -> table -> whoever listens.
 
-An Engine makes Steps of batches. A Run goes through its input once and hands them out; commands and sinks are loops over
-steps. `trace` is the loop that keeps everything: it makes a FlowSet. `feeding.py` gives an Engine one frame at a time.
+An Engine makes Steps of batches. A Run goes through its input once and hands them out; commands and sinks are loops
+over steps. `trace` is the loop that keeps everything: it makes a FlowSet. `feeding.py` gives an Engine one frame at a
+time.
 """
 
 from __future__ import annotations

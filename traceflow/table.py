@@ -132,7 +132,7 @@ class FlowTable:
             reindex(old, self._slots)
 
     def _grow(self) -> None:
-        """Have eight times the rows, as many as may live at most. Those never used cost no memory: they are not touched."""
+        """Have eight times the rows, or as many as may live. Those never used cost no memory: they are not touched."""
         old = len(self._live)
         rows = min(max(_FIRST_ROWS, 8 * old), self._most)
         live, heap = live_rows(rows), np.zeros(rows, HEAP)
