@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exchange import MS_NS, SECOND_NS, START_NS, Exchange, Frame, Wire
+from exchange import MS_NS, SECOND_NS, START_NS, Exchange, Frame, Wire, ipv4, udp
 
 import traceflow
 from traceflow import CallbackWarning, Direction, FlowManager, LiveFlow, Statistic, Tracer, UsageError, from_octets
@@ -67,8 +67,8 @@ COUNTED = (
     Statistic.PACKETS, Statistic.BYTES, Statistic.L7_BYTES, Statistic.L4_TCP_COUNT_SYN, Statistic.L4_TCP_COUNT_FIN,
     Statistic.L4_TCP_COUNT_RST, Statistic.L4_TCP_COUNT_RETRANSMISSIONS, Statistic.L4_TCP_COUNT_ZERO_WINDOW,
 )  # fmt: skip
-# After each packet: packets, octets from IP on, payload, SYN, FIN, RST, retransmissions, zero windows. The headers of IP
-# and TCP are 40 octets, those of the SYN 44.
+# After each packet: packets, octets from IP on, payload, SYN, FIN, RST, retransmissions, zero windows. The headers of
+# IP and TCP are 40 octets, those of the SYN 44.
 HAND_COUNT = [
     # outbound (a)                  inbound (b)
     ((1, 44, 0, 1, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0, 0)),  # SYN, window scale 7
@@ -615,6 +615,42 @@ def test_octets_may_stand_in_any_buffer(kind: Any) -> None:
         flow = tracer.feed_frame(kind(frame.octets), frame.time_ns, wire=9000)
     assert flow is not None
     assert (flow.flow.orig.payload_octets, flow.flow.orig.wire_octets) == (5001, 18000)
+
+
+def fragments(vlans: tuple[int, int, int]) -> list[Frame]:
+    """The second, the first and the third fragment of a datagram of 32 octets behind IP, in these VLANs (0: none)."""
+    whole, wire = udp("10.0.0.1", "10.0.0.2", 5, 6, bytes(24)), Wire()
+    for (start, stop), vlan in zip([(8, 16), (0, 8), (16, 32)], vlans, strict=True):
+        part = ipv4("10.0.0.1", "10.0.0.2", 17, whole[start:stop], ident=7, fragment=start // 8, more=stop < 32)
+        wire.packet(part, tags=[(0x8100, vlan)] if vlan else [])
+    return wire.frames
+
+
+def test_a_fragment_counts_in_its_flow_once_the_first_one_has_come() -> None:
+    """The headers of IP are 20 octets each: 28 of the first and of the second fragment, 36 of the third."""
+    tracer, counts = Tracer(), []
+    for frame in fragments((0, 0, 0)):
+        flow = tracer.feed_frame(frame.octets, frame.time_ns)
+        counts.append(flow and [flow.statistic(what, OUT) for what in (Statistic.PACKETS, Statistic.BYTES)])
+    assert counts == [None, [2, 56], [3, 92]]
+    assert (tracer.account.fragments_late, tracer.account.in_flows) == (1, 3)
+    tracer.finish()
+    assert [flow.frames.tolist() for flow in tracer.flows] == [[1, 2, 3]]
+
+
+def test_one_frame_may_open_two_flows() -> None:
+    """Where VLANs are in the key, the fragment that waited is in another flow than the first one, which released it."""
+    tracer = Tracer("tranalyzer")
+    assert [flow and flow.number for flow in fed(tracer, fragments((20, 10, 20)))] == [None, 1, 2]
+    looks = [(live.number, live.flow.vlan_outer, live.flow.packets) for live in tracer.live]
+    assert looks == [(1, 10, 1), (2, 20, 2)]
+
+
+def test_duplicates_are_found_among_what_is_fed() -> None:
+    (frame,) = udp_frames((1, 0))
+    tracer = Tracer(duplicates="remove")
+    assert [flow is None for flow in fed(tracer, [frame, frame])] == [False, True]
+    assert (tracer.account.duplicates, tracer.account.verdicts[Verdict.DUPLICATE]) == (1, 1)
 
 
 def test_a_frame_without_a_time_comes_with_the_one_before_it() -> None:
