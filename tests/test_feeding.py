@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from exchange import MS_NS, SECOND_NS, START_NS, Exchange, Frame, Wire, ipv4, udp
+from hypothesis import given
+from hypothesis import strategies as st
 
 import traceflow
 from traceflow import CallbackWarning, Direction, FlowManager, LiveFlow, Statistic, Tracer, UsageError, from_octets
@@ -313,6 +315,47 @@ def test_an_interrupt_in_a_callback_loses_no_flow() -> None:
     assert (seen, len(tracer.flows)) == ([1], 2)
     tracer.finish()
     assert seen == [1, 2]
+
+
+MOVES = st.lists(st.tuples(st.sampled_from(["feed", "feed", "feed", "tick", "finish"]), st.integers(1, 6)), max_size=30)
+
+
+@given(MOVES, MOVES, st.sampled_from(["evict", "skip", "grow"]))
+def test_whatever_callbacks_do_each_flow_ends_once(moves: Any, inner: Any, when_full: str) -> None:
+    """Six hosts, four rows, up to a minute between moves; each callback makes the next inner move, or raises."""
+    heard: list[LiveFlow] = []
+    frames = {host: udp_frames((host, 0))[0].octets for host in range(1, 7)}
+    now_ns = [START_NS]
+
+    def move(what: str, number: int) -> None:
+        now_ns[0] += number * 10 * SECOND_NS
+        if what == "feed":
+            tracer.feed_frame(frames[number], now_ns[0])
+        elif what == "tick":
+            tracer.tick(now_ns[0])
+        else:
+            tracer.finish()
+
+    def ended(flow: LiveFlow) -> None:
+        heard.append(flow)
+        if inner:
+            move(*inner.pop())
+
+    tracer = Tracer(on_flow_end=ended, max_flows=4, when_full=when_full)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CallbackWarning)  # what is fed too late is refused
+        for what, number in moves:
+            with contextlib.suppress(UsageError):
+                move(what, number)
+        tracer.finish()
+    account = tracer.account
+    assert sorted(flow.number for flow in heard) == [*range(1, account.flows + 1)]
+    assert all(flow.ended for flow in heard)
+    assert sum(flow.flow.packets for flow in heard) == account.in_flows
+    assert account.frames == account.in_flows + account.verdicts[Verdict.TABLE_FULL]
+    assert tracer.flows.columns.tobytes() == b"".join(
+        one.flow.row.tobytes() for one in sorted(heard, key=lambda f: f.number)
+    )
 
 
 class Feeder(Plugin):
