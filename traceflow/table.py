@@ -22,7 +22,7 @@ from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import TUNNEL_MASK, VLAN_MASK, hash_keys, reindex
 from traceflow.live import as_octets, cache_line_rows, join_rows, live_rows
-from traceflow.options import LIKELY_SERVER_PORTS, Options
+from traceflow.options import LIKELY_SERVER_PORTS, MOST_FLOWS, Options
 from traceflow.packets import Verdict
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.states import TIMINGS
@@ -95,7 +95,8 @@ class FlowTable:
         state["reuse_closed"] = options.reuse == "closed"
         state["active_ns"] = NEVER_NS if options.active_timeout_ns is None else options.active_timeout_ns
         state["key_mask"] = sum(_KEY_MASKS[part] for part in options.key)
-        state["max_flows"] = options.max_flows
+        self._most = MOST_FLOWS if options.when_full == "grow" else options.max_flows
+        state["max_flows"] = self._most
         state["skip_when_full"] = options.when_full == "skip"
         state["directed"] = options.directed
         state["tcp_only"] = options.tcp_only
@@ -129,19 +130,19 @@ class FlowTable:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Have a free row, unless `max_flows` are live, and an index of which at most half is taken."""
+        """Have a free row, unless as many as may are live, and an index of which at most half is taken."""
         state = self._state[0]
-        if not state["free"] and state["fresh"] == len(self._live) < self.options.max_flows:
+        if not state["free"] and state["fresh"] == len(self._live) < self._most:
             self._grow()
         if 2 * state["live"] >= len(self._slots):
             old, self._slots = self._slots, np.zeros(max(_FIRST_SLOTS, 4 * len(self._slots)), np.uint64)
             reindex(old, self._slots)
 
     def _grow(self) -> None:
-        """Have eight times the rows, up to `max_flows`. Those never used cost no memory: they are not touched."""
+        """Have eight times the rows, or as many as may live. Those never used cost no memory: they are not touched."""
         old = len(self._live)
         first = max(1, min(_FIRST_ROWS, _FIRST_RECORDS // max(self._both_words, 1)))
-        rows = min(max(first, 8 * old), self.options.max_flows)
+        rows = min(max(first, 8 * old), self._most)
         live, heap = live_rows(rows), np.zeros(rows, HEAP)
         as_octets(live)[:old] = as_octets(self._live)
         as_octets(heap)[:old] = as_octets(self._heap)
@@ -346,6 +347,36 @@ class FlowTable:
     def live(self) -> int:
         """Live flows."""
         return int(self._state[0]["live"])
+
+    def row_of(self, number: int) -> int | None:
+        """The row of a live flow, None where it has ended. The row stays the same while the flow lives.
+
+        Args:
+            number: Its number. The flow that opened last is found at once, any other by a search through all.
+        """
+        state = self._state[0]
+        if not state["live"]:
+            return None
+        newest = int(state["newest"])
+        place = int(self._heap[newest]["place"])
+        if number == state["opened"] and place < state["live"] and self._heap[place]["number"] == number:
+            return newest
+        heap = self._heap[: int(state["live"])]
+        found = heap["row"][heap["number"] == number]
+        return int(found[0]) if len(found) else None
+
+    def snapshot(self, row: int, cause: EndCause = EndCause.END_OF_INPUT) -> npt.NDArray[np.void]:
+        """What `drain` would hand out of a live flow, were it ended now: FLOW[1]. Nothing changes.
+
+        Args:
+            row: Its row, see `row_of`.
+            cause: What would end it; what closed the flow outranks it.
+        """
+        flow, rows = np.zeros(1, FLOW), np.array([row], np.uint32)
+        assemble_flows(self._live, rows, self._deep, flow, analysis=self.options.analysis, cause=cause)
+        if len(self.plan.rows):
+            flow["alarm"] = self._steered["alarm"][rows]
+        return flow
 
     def account(self) -> Account:
         """What became of every frame so far; flows are counted once they have ended and been taken over."""

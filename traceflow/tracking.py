@@ -44,6 +44,7 @@ STATE = np.dtype(
         ("clock_ns", "i8"),  # running maximum of the time stamps
         ("secret", "u8", (6,)),  # random words of the hash
         ("opened", "u8"),  # flows opened so far: the number of the latest
+        ("newest", "u8"),  # the row it was given
         ("live", "u8"),  # live flows
         ("most_live", "u8"),  # live flows at most so far
         ("directions", "u8"),  # directions of live flows that have packets
@@ -161,6 +162,7 @@ def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashe
         state["fresh"] = row + U64(1)
     flow = live[row]
     state["opened"] = U64(state["opened"]) + U64(1)
+    state["newest"] = row
     if row < U64(state["zero"]):
         clear_words(words[0], row * _LIVE_WORDS, _LIVE_WORDS)
     else:
