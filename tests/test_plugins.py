@@ -290,9 +290,9 @@ def shots_of(path: Path, batch_frames: int = 4096) -> list[int | None]:
             if step.batch is None:
                 continue
             chosen = np.flatnonzero(step.marks["flow"] != 0)
-            columns = running.packet_columns(run.table.shots, chosen)
+            columns = running.packet_columns(run.table.shots, len(step.marks))
             assert list(columns) == ["counter_packets", "counter_opens"]
-            said = dict(zip(chosen.tolist(), columns["counter_packets"].tolist(), strict=True))
+            said = dict(zip(chosen.tolist(), columns["counter_packets"][chosen].tolist(), strict=True))
             found += [said.get(at) for at in range(len(step.marks))]
     return found
 

@@ -533,7 +533,7 @@ def test_reason_of_every_cause() -> None:
         "NEW_SYN": 3,
         "END_OF_INPUT": 4,
         "EVICTED": 5,
-        "ACTIVE": 2,
+        "ACTIVE": 2, "PLUGIN": 4,
     }
 
 

@@ -166,7 +166,7 @@ class Engine:
             shown = PluginBatch(batch.octets, batch.frames, packets, marks["flow"], responder, batch.first_number)
             self.plugins.batch(shown)
             if self.table.undrained < self._enough_flows:
-                return _NO_FLOWS, {}
+                return _NO_FLOWS, self.plugins.empty_columns(0)
         ended = self.table.drain()
         return ended, self.plugins.ended(ended, self.table.ended_records)
 
