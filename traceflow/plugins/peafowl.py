@@ -187,6 +187,7 @@ class Peafowl(Plugin):
             [
                 *((name, "u8") for name in ("l7_packets", "zero_windows")),
                 *((name, "i8") for name in ("asked_ns", "rtt_ns")),
+                *((name, "u4") for name in ("answer_seq", "answer_ack")),  # numbers of the ACK of a SYN-ACK
                 *((name, "u1") for name in ("window_scale", "seen")),
                 ("length", "u4", (most,)),
                 ("time_ns", "i8", (most,)),
@@ -212,8 +213,8 @@ class Peafowl(Plugin):
         # This segment may answer the SYN or the SYN-ACK of the other end, and be a question itself.
         asked, time_ns = U64(partner["seen"]), frame["time_ns"]
         answers = flags & U64(SYN | ACK) == U64(SYN | ACK) and asked & U64(_SYN_SENT) != U64(0)
-        if flags & U64(SYN | ACK | RST) == U64(ACK) and asked & U64(_SYN_ACK_SENT):
-            answers = True
+        if flags & U64(SYN | ACK | FIN | RST) == U64(ACK) and asked & U64(_SYN_ACK_SENT):
+            answers = packet["seq"] == partner["answer_seq"] and packet["ack"] == partner["answer_ack"]
         if answers and asked & U64(_RTT_KNOWN) == U64(0):
             round_trip_ns = time_ns - partner["asked_ns"]
             wrapped = time_ns > partner["asked_ns"] and round_trip_ns < np.int64(0)
@@ -222,6 +223,8 @@ class Peafowl(Plugin):
         if flags & U64(SYN):
             kind = U64(_SYN_ACK_SENT) if flags & U64(ACK) else U64(_SYN_SENT)
             mine["asked_ns"] = time_ns
+            mine["answer_seq"] = packet["ack"]
+            mine["answer_ack"] = (U64(packet["seq"]) + U64(1)) & U64(0xFFFFFFFF)
             mine["seen"] = (U64(mine["seen"]) & U64(_RTT_KNOWN | _SCALED)) | kind
             if U64(packet["options"]) & U64(WINDOW_SCALE_OPTION):
                 mine["seen"] = U64(mine["seen"]) | U64(_SCALED)
