@@ -5,8 +5,8 @@ with a SYN-ACK, or a profile judges by ports, it is the responder.
 
 What is counted: BYTES from the IP header up; zero windows in segments without SYN, FIN and RST, as `zero_window` of the
 TCP analysis does (a RST has the window 0 by habit); retransmissions as `retransmitted_segments` does. The round trip is
-from the latest SYN to the first SYN-ACK for the sender of the SYN, and from the latest SYN-ACK to the ACK of exactly that
-by the other end for its sender. All of it is counted here, so nothing depends on the TCP analysis.
+from the latest SYN to the first SYN-ACK for the sender of the SYN, and from the latest SYN-ACK to the other end's
+ACK of exactly that for its sender. All of it is counted here, so nothing depends on the TCP analysis.
 
 Its `syn_ack_to_ack_ns`, which `statistic` has to take where it is given a row alone, follows tshark: there a segment of
 either end with these numbers ends the handshake, so the two differ where the sender of the SYN-ACK speaks again before
