@@ -92,6 +92,19 @@ def test_round_trips_of_repeated_handshakes() -> None:
     assert (flows[0].syn_to_syn_ack_ns, flows[0].syn_ack_to_ack_ns) == (MS_NS, 2 * MS_NS)
 
 
+def test_only_the_ack_of_the_syn_ack_ends_its_round_trip() -> None:
+    """The ACK of the handshake was lost: data at the second octet is no answer to the SYN-ACK, nor is a FIN."""
+    talk = Exchange(isn=(100, 2**32 - 1))
+    talk.a.syn()
+    talk.b.syn_ack()
+    talk.a.data(b"lo", seq=104)
+    talk.a.fin()
+    names = "outbound_l4_tcp_rtt_syn_ack inbound_l4_tcp_rtt_syn_ack"
+    assert cells(traced(talk, "peafowl"), names) == [MS_NS, None]
+    talk.a.ack(seq=101, ack=0)  # the number behind 2**32 - 1
+    assert cells(traced(talk, "peafowl"), names) == [MS_NS, 3 * MS_NS]
+
+
 @pytest.mark.parametrize("profile", ["default", "peafowl", "tranalyzer"])
 def test_outbound_is_the_first_sender_whoever_originates(profile: str) -> None:
     """The SYN-ACK is captured before the SYN, so the server sent first; its SYN-ACK was answered after 2 ms."""

@@ -76,14 +76,17 @@ def test_aggregates_are_of_each_direction() -> None:
 
 
 def test_windows() -> None:
-    """100, 200 (rise), 150 (fall, turn), 150, 300 (rise, turn), 0 (fall, turn): 900 / 6 = 150. Then a RST with 0."""
+    """100, 150, 200 (two rises, no turn), 150 (fall, turn), 150, 300 (rise, turn), 0 (fall, turn): 1050 / 7 = 150.
+
+    Then a RST with 0.
+    """
     talk = Exchange()
-    for window in (100, 200, 150, 150, 300, 0):
+    for window in (100, 150, 200, 150, 150, 300, 0):
         talk.a.ack(window=window)
     names = "first min max mean rises falls turns"
     names = " ".join(f"orig_tcpflags_window_{name}" for name in names.split())
     flows = traced(talk, "tcpflags")
-    assert cells(flows, names + " orig_tcpflags_zero_windows") == [100, 0, 300, 150.0, 2, 2, 3, 1]
+    assert cells(flows, names + " orig_tcpflags_zero_windows") == [100, 0, 300, 150.0, 3, 2, 3, 1]
     talk.a.segment(RST, window=0)
     assert cells(traced(talk, "tcpflags"), "orig_tcpflags_zero_windows orig_tcpflags_window_falls") == [1, 2]
 

@@ -5,8 +5,12 @@ with a SYN-ACK, or a profile judges by ports, it is the responder.
 
 What is counted: BYTES from the IP header up; zero windows in segments without SYN, FIN and RST, as `zero_window` of the
 TCP analysis does (a RST has the window 0 by habit); retransmissions as `retransmitted_segments` does. The round trip is
-from the latest SYN to the first SYN-ACK for the sender of the SYN, and from the latest SYN-ACK to the ACK that ends
-the handshake for the other end. All of it is counted here, so nothing depends on the TCP analysis.
+from the latest SYN to the first SYN-ACK for the sender of the SYN, and from the latest SYN-ACK to the other end's
+ACK of exactly that for its sender. All of it is counted here, so nothing depends on the TCP analysis.
+
+Its `syn_ack_to_ack_ns`, which `statistic` has to take where it is given a row alone, follows tshark: there a segment of
+either end with these numbers ends the handshake, so the two differ where the sender of the SYN-ACK speaks again before
+it is answered.
 
 What a protocol or a flow does not have is empty; only the window scale is -1 in TCP where no SYN told one.
 """
@@ -187,6 +191,7 @@ class Peafowl(Plugin):
             [
                 *((name, "u8") for name in ("l7_packets", "zero_windows")),
                 *((name, "i8") for name in ("asked_ns", "rtt_ns")),
+                *((name, "u4") for name in ("answer_seq", "answer_ack")),  # numbers of the ACK of a SYN-ACK
                 *((name, "u1") for name in ("window_scale", "seen")),
                 ("length", "u4", (most,)),
                 ("time_ns", "i8", (most,)),
@@ -212,8 +217,8 @@ class Peafowl(Plugin):
         # This segment may answer the SYN or the SYN-ACK of the other end, and be a question itself.
         asked, time_ns = U64(partner["seen"]), frame["time_ns"]
         answers = flags & U64(SYN | ACK) == U64(SYN | ACK) and asked & U64(_SYN_SENT) != U64(0)
-        if flags & U64(SYN | ACK | RST) == U64(ACK) and asked & U64(_SYN_ACK_SENT):
-            answers = True
+        if flags & U64(SYN | ACK | FIN | RST) == U64(ACK) and asked & U64(_SYN_ACK_SENT):
+            answers = packet["seq"] == partner["answer_seq"] and packet["ack"] == partner["answer_ack"]
         if answers and asked & U64(_RTT_KNOWN) == U64(0):
             round_trip_ns = time_ns - partner["asked_ns"]
             wrapped = time_ns > partner["asked_ns"] and round_trip_ns < np.int64(0)
@@ -222,6 +227,8 @@ class Peafowl(Plugin):
         if flags & U64(SYN):
             kind = U64(_SYN_ACK_SENT) if flags & U64(ACK) else U64(_SYN_SENT)
             mine["asked_ns"] = time_ns
+            mine["answer_seq"] = packet["ack"]
+            mine["answer_ack"] = (U64(packet["seq"]) + U64(1)) & U64(0xFFFFFFFF)
             mine["seen"] = (U64(mine["seen"]) & U64(_RTT_KNOWN | _SCALED)) | kind
             if U64(packet["options"]) & U64(WINDOW_SCALE_OPTION):
                 mine["seen"] = U64(mine["seen"]) | U64(_SCALED)
