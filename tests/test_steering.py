@@ -488,6 +488,17 @@ def test_a_plan_without_plugins_is_none() -> None:
     assert not PluginSet(())
 
 
+def test_a_timeout_outlives_the_plugin_that_failed() -> None:
+    """It fails at the second packet. Its 100 ns hold on for the flow, the next one has those of the profile."""
+    table, running = table_with(plugin := Scripted({0: Act(own=100)}), idle_timeout_other_ns=1000)
+    frames, packets = rows_of([(0, 0, False), (50, 0, False), (149, 0, False), (249, 0, False), (1248, 0, False)])
+    assert table.track(frames[:1], packets[:1], 1)["flow"].tolist() == [1]
+    plugin.seen["calls"] = MOST  # an index out of range
+    assert table.track(frames[1:], packets[1:], 2)["flow"].tolist() == [1, 1, 2, 2]
+    assert running.report() == {}
+    assert [(failure.name, failure.hook) for failure in running.failures] == [("scripted", "on_packet")]
+
+
 @pytest.mark.parametrize("batch", [1, 4096])
 def test_an_evicted_flow_hands_out_its_records(batch: int) -> None:
     table, _ = table_with(Watcher(), max_flows=1)

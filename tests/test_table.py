@@ -534,6 +534,7 @@ def test_reason_of_every_cause() -> None:
         "END_OF_INPUT": 4,
         "EVICTED": 5,
         "ACTIVE": 2,
+        "PLUGIN": 4,
     }
 
 
