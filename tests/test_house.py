@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / "traceflow"
 
 LAYERS = (
-    ("errors", "compiled", "packets", "protocols"),
+    ("errors", "callbacks", "compiled", "packets", "protocols"),
     ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
     ("timeouts", "cuts", "quotes", "steering"),
     ("flows",),
@@ -47,7 +47,7 @@ LAYERS = (
     ("tracking", "table"),
     ("pipeline",),
     ("warmup", "sinks", "adapters"),
-    ("tracer",),
+    ("tracer", "feeding"),
     ("__init__",),
     ("cli",),
     ("__main__",),

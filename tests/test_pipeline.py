@@ -19,6 +19,7 @@ from oracle import trace_capture
 
 import traceflow
 from traceflow import trace
+from traceflow.callbacks import CallbackWarning
 from traceflow.errors import (
     CannotReadError,
     IncompleteWarning,
@@ -27,7 +28,7 @@ from traceflow.errors import (
     TruncatedCaptureError,
     UsageError,
 )
-from traceflow.flows import EndCause, FlowSet
+from traceflow.flows import EndCause, Flow, FlowSet
 from traceflow.options import options_for
 from traceflow.packets import Verdict
 from traceflow.pipeline import FlowCollector, Run
@@ -328,6 +329,34 @@ def test_flows_come_in_the_step_in_which_they_end() -> None:
     with open_source(FIXTURES / "T05.pcap", batch_frames=1) as captures:
         steps = [step.ended["number"].tolist() for step in Run(captures, options_for()).steps()]
     assert steps == [[]] * 6 + [[1]] + [[]] * 9 + [[2]]
+
+
+# --- on_flow_end -------------------------------------------------------------------------------------------------
+
+
+def test_a_callback_hears_of_each_flow_once_as_it_ends() -> None:
+    """T15g: 1 is silent for 70 s and ends first; 2 and 3, its successor, with the input."""
+    heard: list[tuple[int, str, list[int], int]] = []
+
+    def ended(flow: Flow) -> None:
+        heard.append((flow.number, flow.end_cause.text, flow.frames.tolist(), flow.packets))
+
+    flows = trace(FIXTURES / "T15g.pcap", on_flow_end=ended)
+    assert heard[0] == (1, "idle", [1], 1)
+    assert sorted(heard[1:]) == [(2, "end of input", [2, 3, 5], 3), (3, "end of input", [4], 1)]
+    assert len(flows) == 3
+
+
+def test_what_a_callback_raises_is_told_and_costs_nothing() -> None:
+    heard: list[int] = []
+
+    def ended(flow: Flow) -> None:
+        heard.append(flow.number)
+        raise RuntimeError("the user's fault")
+
+    with pytest.warns(CallbackWarning, match="failed on flow (.|\n)*the user's fault") as caught:
+        flows = trace(FIXTURES / "T02.pcap", on_flow_end=ended)
+    assert (heard, len(caught), len(flows)) == ([1, 2], 2, 2)
 
 
 @pytest.mark.parametrize("wrong", [{"profile": "nope"}, {"max_flow": 3}, {"max_flows": 0}, {"limit": -1}])

@@ -115,7 +115,7 @@ def test_what_is_typed_and_what_it_means(arguments: tuple[str, ...], rules: dict
         (("--key", ""), "allowed: none, or vlan, tunnel"),
         (("--key", "none,vlan"), "none stands alone"),
         (("--max-flows", "0"), "1<=x<=2147483646"),
-        (("--when-full", "drop"), "Known: evict, skip"),
+        (("--when-full", "drop"), "Known: evict, grow, skip"),
     ],
 )
 @pytest.mark.parametrize("command", ["flows", "trace"])

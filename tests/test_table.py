@@ -772,6 +772,55 @@ def test_bounded_table() -> None:
     assert set(ended["end_reason"].tolist()) == {EndReason.LACK_OF_RESOURCES}
 
 
+def test_a_table_that_grows_has_no_limit() -> None:
+    table = FlowTable(Options(max_flows=1, when_full="grow"))
+    frames, packets = many(3000)
+    table.track(frames, packets, 1)
+    assert (table.live, len(table.drain())) == (3000, 0)
+    table.end()
+    assert table.account().causes[EndCause.EVICTED] == 0
+    assert table.drain()["number"].tolist() == [*range(1, 3001)]
+
+
+def test_the_row_of_a_flow_can_be_asked_while_it_lives() -> None:
+    """100 flows, 1 s apart, of which the last 60 live; then all end, and another opens in the first row."""
+    frames, packets = many(100, gap_ns=SECOND_NS)
+    table = FlowTable(Options())
+    table.track(frames, packets, 1)
+    assert table.live == 60
+    rows = [table.row_of(number) for number in range(102)]
+    assert [number for number, row in enumerate(rows) if row is not None] == [*range(41, 101)]
+    assert [int(table._live[row]["number"]) for row in rows if row is not None] == [*range(41, 101)]
+    table.end()
+    assert [table.row_of(number) for number in range(102)] == [None] * 102
+    table.track(frames[:1], packets[:1], 101)
+    assert (table.row_of(100), table.row_of(101)) == (None, 0)
+
+
+def test_the_row_of_a_flow_that_ended_is_not_that_of_the_latest() -> None:
+    """Flow 2, the latest, is over by its FIN, and flow 1 lives on: its row is no longer to be had."""
+    frames, packets = many(2)
+    packets[1]["protocol"], packets[1]["flags"], packets[1]["bits"] = TCP, FIN, FLAGS_KNOWN
+    table = FlowTable(Options(tcp_end="fin"))
+    table.track(frames, packets, 1)
+    assert table.drain()["number"].tolist() == [2]
+    assert (table.row_of(1) is None, table.row_of(2)) == (False, None)
+
+
+def test_a_snapshot_is_what_the_end_would_give_and_changes_nothing() -> None:
+    frames, packets = many(5)
+    packets["protocol"], packets["flags"], packets["bits"] = TCP, SYN, FLAGS_KNOWN | SEQ_KNOWN
+    table = FlowTable(Options())
+    table.track(frames, packets, 1)
+    rows = [table.row_of(number) for number in range(1, 6)]
+    looks = [table.snapshot(row) for row in rows if row is not None]
+    assert (table.live, len(table.drain())) == (5, 0)
+    evicted = table.snapshot(rows[0] or 0, EndCause.EVICTED)[0]
+    assert (evicted["end_cause"], evicted["end_reason"]) == (EndCause.EVICTED, EndReason.LACK_OF_RESOURCES)
+    table.end()
+    assert np.array_equal(np.concatenate(looks), table.drain())
+
+
 def test_eviction_takes_the_nearest_to_its_timeout() -> None:
     """UDP at 0 s is due at 60 s; TCP at 1 s at 301 s; the RST of host 3 at 2 s makes it due at 62 s. Host 1 speaks
     again at 10 s (due 70 s), so the order is: host 3, host 1, then the UDP of host 4 (72 s).

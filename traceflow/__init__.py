@@ -10,26 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from traceflow.adapters import from_dpkt, from_octets, from_scapy
+    from traceflow.callbacks import CallbackWarning
     from traceflow.connstates import ConnState
     from traceflow.errors import IncompleteWarning, TraceflowError, UsageError
+    from traceflow.feeding import FlowManager, LiveFlow, Tracer
     from traceflow.flows import EndCause, EndReason, Flow, FlowSet
     from traceflow.options import PROFILES, Options
     from traceflow.packets import Tunnel, Verdict
     from traceflow.pipeline import trace
+    from traceflow.plugins.peafowl import Direction, Statistic
     from traceflow.sources import open_source
     from traceflow.tracer import TraceFlow
 
 __all__ = [
     "PROFILES",
+    "CallbackWarning",
     "ConnState",
+    "Direction",
     "EndCause",
     "EndReason",
     "Flow",
+    "FlowManager",
     "FlowSet",
     "IncompleteWarning",
+    "LiveFlow",
     "Options",
+    "Statistic",
     "TraceFlow",
     "TraceflowError",
+    "Tracer",
     "Tunnel",
     "UsageError",
     "Verdict",
@@ -44,15 +53,21 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "PROFILES": "options",
+    "CallbackWarning": "callbacks",
     "ConnState": "connstates",
+    "Direction": "plugins.peafowl",
     "EndCause": "flows",
     "EndReason": "flows",
     "Flow": "flows",
+    "FlowManager": "feeding",
     "FlowSet": "flows",
     "IncompleteWarning": "errors",
+    "LiveFlow": "feeding",
     "Options": "options",
+    "Statistic": "plugins.peafowl",
     "TraceFlow": "tracer",
     "TraceflowError": "errors",
+    "Tracer": "feeding",
     "Tunnel": "packets",
     "UsageError": "errors",
     "Verdict": "packets",

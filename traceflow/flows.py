@@ -312,6 +312,11 @@ class Flow:
         return self._set.columns[self._at : self._at + 1]
 
     @property
+    def plugin_columns(self) -> tuple[str, ...]:
+        """Names of the columns that plugins added."""
+        return tuple(self._set.plugin_columns)
+
+    @property
     def orig_addr(self) -> Address:
         """Address of the originator."""
         return address(self.row["orig_addr"], self.row["ip_version"])

@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 from traceflow.errors import UsageError, suggest
 
-__all__ = ["CHOICES", "KEY_PARTS", "LIKELY_SERVER_PORTS", "PROFILES", "SECOND_NS", "Options", "options_for"]
+__all__ = [
+    "CHOICES",
+    "KEY_PARTS",
+    "LIKELY_SERVER_PORTS",
+    "MOST_FLOWS",
+    "PROFILES",
+    "SECOND_NS",
+    "Options",
+    "options_for",
+]
 
 SECOND_NS = 1_000_000_000
 
@@ -57,7 +66,8 @@ class Options:
             None: however far. The default is above the delay of a mirror port and below any retransmission timeout.
         max_flows: Live flows the table holds at most. It grows with them, so the largest number is hardly a limit.
         when_full: What a packet does that would open one more: `evict` - the flow nearest to its timeout ends for it;
-            `skip` - none is opened, and the packet gets the Verdict TABLE_FULL.
+            `skip` - none is opened, and the packet gets the Verdict TABLE_FULL; `grow` - it opens, `max_flows` is no
+            limit.
     """
 
     profile: str = "default"
@@ -81,7 +91,7 @@ class Options:
     duplicates: Literal["count", "remove", "ignore"] = "count"
     duplicate_window_ns: int | None = 500_000
     max_flows: int = 10_000_000
-    when_full: Literal["evict", "skip"] = "evict"
+    when_full: Literal["evict", "skip", "grow"] = "evict"
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, Iterable):
@@ -102,8 +112,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and not 0 < value < 2**62:  # so that TIME_MAX_NS plus a timeout fits 64 bits
                 raise UsageError(f"{name} is {value}; it must be above 0 and below 2**62 nanoseconds")
-        if not 0 < self.max_flows <= 2**31 - 2:
-            raise UsageError(f"max_flows is {self.max_flows}; it must be between 1 and {2**31 - 2}")
+        if not 0 < self.max_flows <= MOST_FLOWS:
+            raise UsageError(f"max_flows is {self.max_flows}; it must be between 1 and {MOST_FLOWS}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(suggest(name, getattr(self, name), choices))
@@ -120,6 +130,8 @@ _TIMEOUTS = (
 )
 _MAY_BE_NONE = {*_TIMEOUTS} - {"linger_ns"}
 _SWITCHES = ("directed", "tcp_only", "syn_opens", "outer", "checksums", "analysis")
+MOST_FLOWS = 2**31 - 2
+"""Live flows that a table can hold at all: a row number plus one has 31 bits."""
 KEY_PARTS = ("vlan", "tunnel")
 """Optional parts of the key."""
 CHOICES = {
@@ -127,7 +139,7 @@ CHOICES = {
     "reuse": ("sender", "closed", "originator"),
     "tcp_end": ("both", "fins", "states", "fin", "never"),
     "wait_from": ("last frame", "close"),
-    "when_full": ("evict", "skip"),
+    "when_full": ("evict", "skip", "grow"),
     "duplicates": ("count", "remove", "ignore"),
 }
 """Values of the options that have few."""

@@ -1,7 +1,8 @@
 """The whole program on one page: captures -> decode -> table -> whoever listens.
 
-A Run goes through its input once and hands out Steps; commands and sinks are loops over steps. `trace` is the loop that
-keeps everything: it makes a FlowSet.
+An Engine makes Steps of batches. A Run goes through its input once and hands them out; commands and sinks are loops
+over steps. `trace` is the loop that keeps everything: it makes a FlowSet. `feeding.py` gives an Engine one frame at a
+time.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.callbacks import Callbacks
 from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch, decode_quotes
 from traceflow.duplicates import DuplicateFinder
@@ -30,10 +32,12 @@ from traceflow.plugins import Plugin, PluginSet, load_plugins
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.sources import Captures, open_source
 from traceflow.table import FROM_RESPONDER, FROM_UPPER, LATE, MARK, FlowTable
+from traceflow.timeouts import NEVER_NS
 
-__all__ = ["FlowCollector", "Run", "Step", "trace"]
+__all__ = ["Engine", "FlowCollector", "Run", "Step", "plugin_set", "trace"]
 
 _NO_LATE = np.zeros(0, LATE)
+_NO_FLOWS = np.zeros(0, FLOW)
 
 
 @dataclasses.dataclass(slots=True)
@@ -59,72 +63,111 @@ class Step:
     columns: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class Run:
-    """One pass over some captures.
+class Engine:
+    """Batches to Steps, wherever they come from: decode, duplicates, fragments, table, plugins.
 
     Args:
-        captures: The open captures.
         options: The rules.
         plugins: The plugins.
 
     Attributes:
-        captures: As given.
         plugins: As given.
         table: The flow table.
         fragments: The table of fragments.
         duplicates: Finds exact duplicates.
     """
 
-    def __init__(self, captures: Captures, options: Options, plugins: PluginSet | None = None) -> None:
-        self.captures = captures
+    _enough_flows = 1
+    """How many flows must have ended before plugins are shown them."""
+
+    def __init__(self, options: Options, plugins: PluginSet | None = None) -> None:
         self.plugins = PluginSet(()) if plugins is None else plugins
         self.table = FlowTable(options, plan=self.plugins.plan)
         self.fragments = FragmentTable()
         self.duplicates = DuplicateFinder(options)
         self._checksums = options.checksums
-        self._stopped = False
-        self._interrupted = False
+        self._rows = np.zeros(0, PACKET)
 
-    def stop(self) -> None:
-        """Stop reading after the batch in hand; its flows are ended and handed out as at the end of input."""
-        self._stopped = True
+    def monitor(self, interval_ns: int, say: Callable[[int, dict[str, Mapping[str, Any]]], Any]) -> None:
+        """Have something called whenever an interval of packet time is over, before the first frame behind it.
 
-    def steps(self) -> Iterator[Step]:
-        """Go through the input once. The flows of all steps together are all flows, each once."""
-        rows = np.zeros(0, PACKET)
-        for batch in self.captures.batches():
-            if len(rows) < len(batch.frames):
-                rows = np.zeros(len(batch.frames), PACKET)
-            packets = decode_batch(batch.octets, batch.frames, rows, outer=self.table.options.outer)
-            self.duplicates.mark(batch.octets, batch.frames, packets)
-            if self._checksums:
-                verify_batch(batch.octets, batch.frames, packets)
-            bits = int(np.bitwise_or.reduce(packets["bits"]))
-            quotes = NO_QUOTES
-            if bits & QUOTES:
-                quotes = decode_quotes(batch, packets, outer=self.table.options.outer)
-            marks, late = self._track(batch, packets, bits, quotes)
-            ended, columns = self._ended(batch, packets, marks)
-            yield Step(batch, packets, marks, ended, late, quotes.quoted, columns)
-            if self._stopped:
-                self._interrupted = True
-                break
+        Args:
+            interval_ns: The interval; it begins with the first frame. Several that pass without a frame are one call.
+            say: Called with the time at which the last of them was over, and what the plugins have to say, by name.
+        """
+        next_ns: int | None = None
+
+        def pause() -> None:
+            nonlocal next_ns
+            clock_ns = self.table.clock_ns
+            if next_ns is not None:
+                over_ns = next_ns + (clock_ns - next_ns) // interval_ns * interval_ns
+                say(over_ns, self.plugins.monitor(over_ns))
+                next_ns = over_ns + interval_ns
+            else:
+                next_ns = clock_ns + interval_ns
+            self.table.pause_at(next_ns)
+
+        self.table.on_pause = pause
+        self.table.pause_at(-int(NEVER_NS))
+
+    def step(self, batch: Batch) -> Step:
+        """Trace the next frames."""
+        if len(self._rows) < len(batch.frames):
+            self._rows = np.zeros(len(batch.frames), PACKET)
+        packets = decode_batch(batch.octets, batch.frames, self._rows, outer=self.table.options.outer)
+        self.duplicates.mark(batch.octets, batch.frames, packets)
+        if self._checksums:
+            verify_batch(batch.octets, batch.frames, packets)
+        bits = int(np.bitwise_or.reduce(packets["bits"]))
+        quotes = NO_QUOTES
+        if bits & QUOTES:
+            quotes = decode_quotes(batch, packets, outer=self.table.options.outer)
+        marks, late = self._track(batch, packets, bits, quotes)
+        ended, columns = self._ended(batch, packets, marks)
+        return Step(batch, packets, marks, ended, late, quotes.quoted, columns)
+
+    def step_decoded(self, batch: Batch, packets: npt.NDArray[np.void]) -> Step:
+        """Trace packets that are known without their octets: no duplicates, fragments, checksums or quotes.
+
+        Args:
+            batch: Their frames.
+            packets: PACKET[m]; a profile may set a Verdict.
+        """
+        marks = self.table.track(batch.frames, packets, batch.first_number)
+        ended, columns = self._ended(batch, packets, marks)
+        return Step(batch, packets, marks, ended, _NO_LATE, NO_QUOTES.quoted, columns)
+
+    def tick(self, now_ns: int) -> Step:
+        """Let time go on without a frame, see `FlowTable.tick`."""
+        self.table.tick(now_ns)
+        return self._step_of_none()
+
+    def end(self) -> Step:
+        """End all live flows; the last step."""
         self.table.end()
-        ended, columns = self._ended(None, rows[:0], np.zeros(0, MARK))
+        step = self._step_of_none()
         self.plugins.finish()
-        yield Step(None, rows[:0], np.zeros(0, MARK), ended, _NO_LATE, NO_QUOTES.quoted, columns)
+        return step
+
+    def _step_of_none(self) -> Step:
+        packets, marks = self._rows[:0], np.zeros(0, MARK)
+        ended, columns = self._ended(None, packets, marks)
+        return Step(None, packets, marks, ended, _NO_LATE, NO_QUOTES.quoted, columns)
 
     def _ended(
         self, batch: Batch | None, packets: npt.NDArray[np.void], marks: npt.NDArray[np.void]
     ) -> tuple[npt.NDArray[np.void], dict[str, Any]]:
         """The flows that ended up to and including a batch, and what plugins say of them; they see the batch first."""
-        ended = self.table.drain()
         if not self.plugins:
-            return ended, {}
+            return self.table.drain(), {}
         if batch is not None:
             responder = marks["direction"] & FROM_RESPONDER != 0
             shown = PluginBatch(batch.octets, batch.frames, packets, marks["flow"], responder, batch.first_number)
             self.plugins.batch(shown)
+            if self.table.undrained < self._enough_flows:
+                return _NO_FLOWS, {}
+        ended = self.table.drain()
         return ended, self.plugins.ended(ended, self.table.ended_records)
 
     def _track(
@@ -151,7 +194,6 @@ class Run:
     def account(self) -> Account:
         """What became of every frame."""
         account = self.table.account()
-        account.interrupted = self._interrupted
         account.fragments_late = self.fragments.late
         account.fragments_overlapping = self.fragments.overlapping
         account.datagrams_evicted = self.fragments.evicted
@@ -159,46 +201,113 @@ class Run:
         return account
 
 
-class FlowCollector:
-    """Keeps what a FlowSet needs from the steps of a run.
+class Run(Engine):
+    """One pass over some captures.
 
     Args:
-        run: The run.
+        captures: The open captures.
+        options: The rules.
+        plugins: The plugins.
+
+    Attributes:
+        captures: As given.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    _enough_flows = 4096
+    """Some hundred calls of NumPy take as long for one flow as for all of these."""
+
+    def __init__(self, captures: Captures, options: Options, plugins: PluginSet | None = None) -> None:
+        super().__init__(options, plugins)
+        self.captures = captures
+        self._stopped = False
+        self._interrupted = False
+
+    def stop(self) -> None:
+        """Stop reading after the batch in hand; its flows are ended and handed out as at the end of input."""
+        self._stopped = True
+
+    def steps(self) -> Iterator[Step]:
+        """Go through the input once. The flows of all steps together are all flows, each once."""
+        for batch in self.captures.batches():
+            yield self.step(batch)
+            if self._stopped:
+                self._interrupted = True
+                break
+        yield self.end()
+
+    def account(self) -> Account:
+        """What became of every frame."""
+        account = super().account()
+        account.interrupted = self._interrupted
+        return account
+
+
+class FlowCollector:
+    """Keeps what a FlowSet needs from the steps of an engine.
+
+    Args:
+        engine: The engine; of a Run, its captures are told of as well.
+
+    Attributes:
+        frame_map: Which frame belongs to which flow.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._ended: list[npt.NDArray[np.void]] = []
         self._columns: list[dict[str, Any]] = []
-        self._map = FrameMap()
+        self.frame_map = FrameMap()
 
     def take(self, step: Step) -> None:
         """Keep the flows and the frame numbers of a step."""
-        self._map.add(step.marks, FROM_UPPER)
+        self.frame_map.add(step.marks, FROM_UPPER)
         if len(step.late):
-            self._map.amend(step.late, FROM_UPPER)
+            self.frame_map.amend(step.late, FROM_UPPER)
         if len(step.ended):
             self._ended.append(step.ended)
             self._columns.append(step.columns)
 
     def flows(self) -> FlowSet:
-        """All flows in opening order; after the last step."""
-        captures = self._run.captures
-        # Every number from 1 to the count stands there once, so the number is the place. Part by part, so that the
-        # rows are there twice at most, and without their columns, which NumPy would copy one by one.
+        """All flows that have ended so far, in opening order."""
+        # After the last step every number from 1 to the count stands there once, so the number is the place; before it
+        # some are missing. Part by part, so that the rows are there twice at most, and without their columns, which
+        # NumPy would copy one by one.
         ordered = np.empty(sum(map(len, self._ended)), FLOW)
         rows = as_octets(ordered)
-        columns = self._run.plugins.empty_columns(len(ordered))
+        columns = self._engine.plugins.empty_columns(len(ordered))
+        numbers: npt.NDArray[np.uint64] | None = None
+        if any(part["number"].max() > len(ordered) for part in self._ended):
+            numbers = np.sort(np.concatenate([part["number"] for part in self._ended]))
         for part, given in zip(self._ended, self._columns, strict=True):
-            places = part["number"].astype(np.intp) - 1
+            places = part["number"].astype(np.intp) - 1 if numbers is None else np.searchsorted(numbers, part["number"])
             rows[places] = as_octets(part)
             for name, values in given.items():
                 columns[name][places] = values
-        self._ended, self._columns = [], []
-        flows = FlowSet(ordered, self._map, self._run.account(), captures.errors, captures.interfaces)
+        self._ended, self._columns = ([ordered], [columns]) if len(ordered) else ([], [])
+        return self._set_of(ordered, columns)
+
+    def ended(self, step: Step) -> FlowSet:
+        """The flows that ended in a step that was taken, in that order."""
+        return self._set_of(step.ended, step.columns)
+
+    def _set_of(self, rows: npt.NDArray[np.void], columns: dict[str, Any]) -> FlowSet:
+        engine = self._engine
+        flows = FlowSet(rows, self.frame_map, engine.account())
+        if isinstance(engine, Run):
+            flows.errors, flows.interfaces = list(engine.captures.errors), list(engine.captures.interfaces)
         flows.plugin_columns = columns
-        flows.plugin_failures = [str(failure) for failure in self._run.plugins.failures]
+        flows.plugin_failures = [str(failure) for failure in engine.plugins.failures]
         return flows
+
+
+def plugin_set(plugins: Iterable[str | Plugin | type[Plugin]]) -> PluginSet:
+    """The plugins of a run, from what a user gives.
+
+    Raises:
+        UsageError: An unknown plugin, or one that does not fit.
+    """
+    attributes = (name for name in dir(Flow) if not name.startswith("_"))
+    return PluginSet(load_plugins(plugins), taken=[*flat_columns(np.zeros(0, FLOW)), *attributes])
 
 
 def trace(
@@ -206,6 +315,7 @@ def trace(
     profile: str = "default",
     limit: int | None = None,
     plugins: Iterable[str | Plugin | type[Plugin]] = (),
+    on_flow_end: Callable[[Flow], Any] | None = None,
     **options: Any,
 ) -> FlowSet:
     """Trace every flow of some captures.
@@ -217,6 +327,8 @@ def trace(
         limit: Stop after that many frames.
         plugins: Plugins by name with options (`tcpwin:est=2.0`), as objects or as classes; their columns are in
             `FlowSet.plugin_columns`, and attributes of each flow.
+        on_flow_end: Called once with each flow, those too that the end of the input ends, in the order in which they
+            end: behind each batch, with plugins behind 4096 flows at the latest.
         options: Single rules to change, the attributes of `options.Options`.
 
     Returns:
@@ -226,15 +338,22 @@ def trace(
     Raises:
         UsageError: An unknown profile or option.
         TraceflowError: Not one of the sources could be read.
+
+    Warns:
+        CallbackWarning: `on_flow_end` raised; it is called with the next flow, and nothing is lost.
     """
-    rules = options_for(profile, **options)
-    attributes = (name for name in dir(Flow) if not name.startswith("_"))
-    running = PluginSet(load_plugins(plugins), taken=[*flat_columns(np.zeros(0, FLOW)), *attributes])
+    rules, running = options_for(profile, **options), plugin_set(plugins)
+    callbacks: Callbacks[Flow] = Callbacks(lambda flow: f"flow {flow.number}")
+    if on_flow_end is not None:
+        callbacks.register(on_flow_end)
     with open_source(*sources, limit=limit) as captures:
         run = Run(captures, rules, running)
         collector = FlowCollector(run)
         for step in run.steps():
             collector.take(step)
+            if on_flow_end is not None:
+                for flow in collector.ended(step):
+                    callbacks.call(flow)
         flows = collector.flows()
     if flows.errors and not captures.opened:
         raise flows.errors[0]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, call_hook, inline_kernel, outline_kernel
+from traceflow.compiled import U64, call_hook, inline_kernel, outline_kernel, prefetch
 from traceflow.timeouts import NEVER_NS
 
 __all__ = [
@@ -32,9 +32,9 @@ __all__ = [
     "STEERED",
     "UNSET_NS",
     "Plan",
+    "fetch_records",
     "hand_out",
     "steer_flow",
-    "steered_rows",
 ]
 
 UNSET_NS = -1
@@ -55,7 +55,15 @@ STEER = np.dtype(
 )
 """What a hook is told, and may change, besides records: the same record for all plugins, one after the other."""
 
-STEERED = np.dtype([("timeout_ns", "i8", (2,)), ("seen_ns", "i8", (2,)), ("alarm", "u1")], align=True)
+STEERED = np.dtype(
+    {
+        "names": ["timeout_ns", "seen_ns", "alarm"],
+        "formats": [("i8", (2,)), ("i8", (2,)), "u1"],
+        "offsets": [0, 16, 32],
+        "itemsize": 64,  # a cache line
+        "aligned": True,
+    }
+)
 """What is kept of a live flow: timeout and time of the last packet of the lower and of the upper end."""
 
 # Columns of the plan, one row a plugin: hook of every packet, hook of the first one, where its record begins among the
@@ -89,9 +97,11 @@ NO_PLAN = Plan(np.zeros((0, PLAN_WORDS), np.uint64), 0, np.zeros(0, np.uint64))
 """That of a table without plugins."""
 
 
-def steered_rows(count: int) -> Any:
-    """STEERED[count]."""
-    return np.zeros(count, STEERED)
+@inline_kernel
+def fetch_records(hooks: Any, row: Any, size: Any) -> Any:
+    """Have the processor fetch what is kept of a flow: the first line of its records is what most plugins need."""
+    prefetch(hooks[0], row, U64(0))
+    prefetch(hooks[2], row * size * U64(2), U64(0))
 
 
 @inline_kernel
@@ -140,7 +150,7 @@ def hand_out(hooks: Any, row: Any, ended: Any, size: Any) -> Any:
         hooks[3][ended * count + U64(word)] = hooks[2][row * count + U64(word)]
 
 
-@outline_kernel
+@inline_kernel
 def _call(
     plan: Any, which: Any, frame: Any, packet: Any, flow: Any, blocks: Any, ends: Any, steer: Any, shared: Any
 ) -> Any:
@@ -171,7 +181,7 @@ def _call(
     return failed
 
 
-@outline_kernel
+@inline_kernel
 def steer_flow(state: Any, frame: Any, packet: Any, flow: Any, row: Any, upside: Any, opened: Any, due_ns: Any,
                profile_ns: Any, hooks: Any) -> Any:  # fmt: skip
     """Let the plugins see a packet.

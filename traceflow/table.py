@@ -21,12 +21,12 @@ from traceflow.directions import DIRECTIONS
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
 from traceflow.keys import TUNNEL_MASK, VLAN_MASK, hash_keys, reindex
-from traceflow.live import as_octets, join_rows, live_rows
-from traceflow.options import LIKELY_SERVER_PORTS, Options
+from traceflow.live import as_octets, cache_line_rows, join_rows, live_rows
+from traceflow.options import LIKELY_SERVER_PORTS, MOST_FLOWS, Options
 from traceflow.packets import Verdict
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.states import TIMINGS
-from traceflow.steering import NO_PLAN, STEER, Plan, steered_rows
+from traceflow.steering import NO_PLAN, STEER, STEERED, Plan
 from traceflow.timeouts import HEAP, NEVER_NS, when_due
 from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STATE, TCP_END, tick, track
 
@@ -95,7 +95,8 @@ class FlowTable:
         state["reuse_closed"] = options.reuse == "closed"
         state["active_ns"] = NEVER_NS if options.active_timeout_ns is None else options.active_timeout_ns
         state["key_mask"] = sum(_KEY_MASKS[part] for part in options.key)
-        state["max_flows"] = options.max_flows
+        self._most = MOST_FLOWS if options.when_full == "grow" else options.max_flows
+        state["max_flows"] = self._most
         state["skip_when_full"] = options.when_full == "skip"
         state["directed"] = options.directed
         state["tcp_only"] = options.tcp_only
@@ -106,9 +107,12 @@ class FlowTable:
         state["pause_ns"] = NEVER_NS
         self.plan = plan
         self._both_words = 2 * plan.record_words
-        self._steered, self._records = steered_rows(0), np.zeros(0, np.uint64)
+        self._steered, self._records = cache_line_rows(0, STEERED), np.zeros(0, np.uint64)
         gone = GONE_ROWS if len(plan.rows) else 0
-        self._gone_steered, self._gone_records = steered_rows(gone), np.zeros(gone * self._both_words, np.uint64)
+        self._gone_steered, self._gone_records = (
+            cache_line_rows(gone, STEERED),
+            np.zeros(gone * self._both_words, np.uint64),
+        )
         self._steer, self.shots = np.zeros(1, STEER), np.zeros(0, np.uint64)
         self._shots_left = self.shots
         self._ended_records: list[npt.NDArray[np.uint64]] = []
@@ -126,19 +130,19 @@ class FlowTable:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Have a free row, unless `max_flows` are live, and an index of which at most half is taken."""
+        """Have a free row, unless as many as may are live, and an index of which at most half is taken."""
         state = self._state[0]
-        if not state["free"] and state["fresh"] == len(self._live) < self.options.max_flows:
+        if not state["free"] and state["fresh"] == len(self._live) < self._most:
             self._grow()
         if 2 * state["live"] >= len(self._slots):
             old, self._slots = self._slots, np.zeros(max(_FIRST_SLOTS, 4 * len(self._slots)), np.uint64)
             reindex(old, self._slots)
 
     def _grow(self) -> None:
-        """Have eight times the rows, up to `max_flows`. Those never used cost no memory: they are not touched."""
+        """Have eight times the rows, or as many as may live. Those never used cost no memory: they are not touched."""
         old = len(self._live)
         first = max(1, min(_FIRST_ROWS, _FIRST_RECORDS // max(self._both_words, 1)))
-        rows = min(max(first, 8 * old), self.options.max_flows)
+        rows = min(max(first, 8 * old), self._most)
         live, heap = live_rows(rows), np.zeros(rows, HEAP)
         as_octets(live)[:old] = as_octets(self._live)
         as_octets(heap)[:old] = as_octets(self._heap)
@@ -148,7 +152,7 @@ class FlowTable:
             as_octets(deep)[:old] = as_octets(self._deep)
             self._deep = deep
         if len(self.plan.rows):
-            steered, records = steered_rows(rows), np.zeros(rows * self._both_words, np.uint64)
+            steered, records = cache_line_rows(rows, STEERED), np.zeros(rows * self._both_words, np.uint64)
             steered[:old], records[: len(self._records)] = self._steered, self._records
             self._steered, self._records = steered, records
         self._set_words()
@@ -287,6 +291,27 @@ class FlowTable:
         self._state[0]["pause_ns"] = NEVER_NS if now_ns is None else now_ns
 
     @property
+    def handled(self) -> int:
+        """Frames handled so far, also while `on_pause` runs."""
+        state = self._state[0]
+        return int(state["first"]) + int(state["at"]) - 1 if state["first"] else 0
+
+    @property
+    def undrained(self) -> int:
+        """Flows that have ended since `drain` was called last."""
+        return self._taken - self._drained + sum(map(len, self._ended)) + int(self._state[0]["ended"])
+
+    @property
+    def opened(self) -> int:
+        """Flows opened so far."""
+        return int(self._state[0]["opened"])
+
+    @property
+    def most_live(self) -> tuple[int, int]:
+        """Flows, and directions of flows, that were live at once, at most."""
+        return int(self._state[0]["most_live"]), int(self._state[0]["most_directions"])
+
+    @property
     def clock_ns(self) -> int:
         """The latest time stamp of all frames so far."""
         return int(self._state[0]["clock_ns"])
@@ -315,13 +340,43 @@ class FlowTable:
         rows = heap["row"][_in_order(due_ns, heap["number"])]
         for at in range(0, len(rows), _CHUNK_FLOWS):
             self._assemble(self._live, rows[at : at + _CHUNK_FLOWS], self._deep, cause)
-        state["live"] = state["free"] = state["fresh"] = 0
+        state["live"] = state["free"] = state["fresh"] = state["directions"] = 0
         self._slots[:] = 0
 
     @property
     def live(self) -> int:
         """Live flows."""
         return int(self._state[0]["live"])
+
+    def row_of(self, number: int) -> int | None:
+        """The row of a live flow, None where it has ended. The row stays the same while the flow lives.
+
+        Args:
+            number: Its number. The flow that opened last is found at once, any other by a search through all.
+        """
+        state = self._state[0]
+        if not state["live"]:
+            return None
+        newest = int(state["newest"])
+        place = int(self._heap[newest]["place"])
+        if number == state["opened"] and place < state["live"] and self._heap[place]["number"] == number:
+            return newest
+        heap = self._heap[: int(state["live"])]
+        found = heap["row"][heap["number"] == number]
+        return int(found[0]) if len(found) else None
+
+    def snapshot(self, row: int, cause: EndCause = EndCause.END_OF_INPUT) -> npt.NDArray[np.void]:
+        """What `drain` would hand out of a live flow, were it ended now: FLOW[1]. Nothing changes.
+
+        Args:
+            row: Its row, see `row_of`.
+            cause: What would end it; what closed the flow outranks it.
+        """
+        flow, rows = np.zeros(1, FLOW), np.array([row], np.uint32)
+        assemble_flows(self._live, rows, self._deep, flow, analysis=self.options.analysis, cause=cause)
+        if len(self.plan.rows):
+            flow["alarm"] = self._steered["alarm"][rows]
+        return flow
 
     def account(self) -> Account:
         """What became of every frame so far; flows are counted once they have ended and been taken over."""

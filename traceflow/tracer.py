@@ -7,7 +7,6 @@ with a batch of one row. Here live only the buffers (label, frame numbers, file)
 from __future__ import annotations
 
 import sys
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,21 +14,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, overload
 
-import numpy as np
-
-from traceflow.adapters import TracedPacket, packet_of, timestamp_ns
+from traceflow.adapters import PacketRow, TracedPacket, packet_of
+from traceflow.callbacks import Callbacks, CallbackWarning
 from traceflow.errors import CannotWriteError, FileExists, suggest
 from traceflow.flows import Account
 from traceflow.labels import address_text, label_text
 from traceflow.options import options_for
-from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, FRAME, PACKET, SEQ_KNOWN
 from traceflow.protocols import has_ports, protocol_name
 from traceflow.sinks import dictdump
 from traceflow.sinks.folder import make_folder, refuse_earlier_run
 from traceflow.sinks.naming import UniqueNames
 from traceflow.sinks.pcapfile import PCAPDumper
 from traceflow.table import FROM_UPPER, FlowTable
-from traceflow.tcp import ACK, FIN, RST, SYN
 
 __all__ = ["BufferID", "CallbackWarning", "FormatWarning", "Index", "TraceFlow"]
 
@@ -38,24 +34,11 @@ BufferID = tuple[Any, int, Any, int]
 
 _DEFAULT_FOLDER = "./tmp"
 _DEFAULT_FORMAT = "json"
-_MAPPED = 0xFFFF00000000  # upper part of ::ffff:a.b.c.d, see packets.py
-_HALF = 0xFFFFFFFFFFFFFFFF
-_FRAME_FIELDS = ["time_ns", "wire", "link"]
-_PACKET_FIELDS = [
-    *("src_hi", "src_lo", "dst_hi", "dst_lo", "src_port", "dst_port", "protocol", "ip_version", "verdict"),
-    *("flags", "bits", "seq", "ack", "payload_octets"),
-]
-
-
 _OUR_DUMPERS = (dictdump.JSONDumper, dictdump.PLISTDumper, dictdump.TreeDumper, PCAPDumper)
 
 
 class FormatWarning(UserWarning):
     """The output format is not known: flows are traced, but no files are written."""
-
-
-class CallbackWarning(UserWarning):
-    """A callback raised; the flow is in `index` all the same, and tracing goes on."""
 
 
 class Dumper(Protocol):
@@ -214,15 +197,13 @@ class TraceFlow:
             self._dumper, self._extension = self.make_fout(self._folder, format)
             if self._dumper is not None and not overwrite:
                 refuse_earlier_run(self._folder, self._extension or "")
-        self._frames, self._packets = np.zeros(1, FRAME), np.zeros(1, PACKET)
-        # Views of the fields that `_fill` sets: one assignment of a tuple takes 0.4 us, each single field as much.
-        self._frame_fields, self._packet_fields = self._frames[_FRAME_FIELDS], self._packets[_PACKET_FIELDS]
+        self._row = PacketRow()
         self._seen = 0
         self._buffers: dict[int, Buffer] = {}
         self._order: list[Buffer] = []
         self._ending: deque[Buffer] = deque()
         self._names = UniqueNames(fold=True)
-        self._callbacks: list[Callable[[Index], Any]] = []
+        self._callbacks: Callbacks[Index] = Callbacks(lambda index: index.label)
 
     @classmethod
     def register_dumper(cls, format: str, dumper: Any, ext: str) -> None:  # noqa: A002 - PyPCAPKit's name
@@ -238,7 +219,7 @@ class TraceFlow:
 
     def register_callback(self, callback: Callable[[Index], Any]) -> None:
         """Have `callback` called with the Index of every direction of a flow that ends, once each."""
-        self._callbacks.append(callback)
+        self._callbacks.register(callback)
 
     @classmethod
     def make_fout(cls, fout: str | Path = _DEFAULT_FOLDER, fmt: str | None = None) -> tuple[Any, str | None]:
@@ -306,9 +287,9 @@ class TraceFlow:
 
     def _place(self, packet: TracedPacket) -> tuple[Buffer | None, bool]:
         """Let the table find the flow of a packet. Returns its buffer and whether it is new."""
-        self._fill(packet)
+        self._row.fill(packet)
         self._seen += 1
-        mark = self._table.track(self._frames, self._packets, self._seen)[0]
+        mark = self._table.track(self._row.frames, self._row.packets, self._seen)[0]
         flow, direction = mark["flow"].item(), mark["direction"].item()
         if not flow:
             return None, False
@@ -330,25 +311,6 @@ class TraceFlow:
         buffer = self._buffers[key] = Buffer(path, label, len(self._order))
         self._order.append(buffer)
         return buffer, True
-
-    def _fill(self, packet: TracedPacket) -> None:
-        """Write a packet into the rows that the table reads."""
-        time_ns = timestamp_ns(packet.timestamp) if packet.time_ns is None else packet.time_ns
-        src, dst, version = int(packet.src), int(packet.dst), packet.src.version
-        if version == 4:
-            src, dst = src | _MAPPED, dst | _MAPPED
-        flags = (SYN if packet.syn else 0) | (FIN if packet.fin else 0) | (RST if packet.rst else 0)
-        bits, seq, ack = FLAGS_KNOWN, packet.seq, packet.ack
-        if seq is not None:
-            bits |= SEQ_KNOWN
-        if ack is not None:
-            bits, flags = bits | ACK_KNOWN, flags | ACK
-        self._frame_fields[0] = (time_ns, packet.wire, packet.protocol)
-        self._packet_fields[0] = (
-            *(src >> 64, src & _HALF, dst >> 64, dst & _HALF, packet.srcport, packet.dstport),
-            *(packet.transport, version, 0),
-            *(flags, bits, seq or 0, ack or 0, packet.payload_octets),
-        )
 
     def _write(self, buffer: Buffer, packet: TracedPacket, new: bool) -> None:
         """Append a packet to the file of its buffer; the first one makes the file.
@@ -391,7 +353,7 @@ class TraceFlow:
             return packet.frame
         if packet.octets is None:
             raise CannotWriteError(f"packet {packet.index} has no octets to write to {path}; use an adapter")
-        return {"octets": packet.octets, "time_ns": int(self._frames[0]["time_ns"]), "wire": packet.wire}
+        return {"octets": packet.octets, "time_ns": int(self._row.frames[0]["time_ns"]), "wire": packet.wire}
 
     def _end_buffers(self) -> None:
         """Close the buffers of the flows that ended, and call back.
@@ -412,20 +374,9 @@ class TraceFlow:
                     close()
             except OSError as error:
                 failure = CannotWriteError(f"cannot close {buffer.fpath}: {error.strerror or error}")
-            self._call_back(buffer.snapshot())
+            self._callbacks.call(buffer.snapshot())
         if failure is not None:
             raise failure
-
-    def _call_back(self, index: Index) -> None:
-        for callback in tuple(self._callbacks):
-            try:
-                callback(index)
-            except Exception:  # noqa: BLE001 - whatever a user's function raises must not lose flows
-                warnings.warn(
-                    f"callback {callback!r} failed on {index.label}:\n{traceback.format_exc()}",
-                    CallbackWarning,
-                    stacklevel=4,
-                )
 
     @property
     def index(self) -> IndexView:

@@ -22,7 +22,7 @@ from traceflow.live import LIVE, clear_words, copy_words, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.quotes import note_quote
 from traceflow.states import CLOSING, TIMINGS, add_turn, finished, follow_datagram, follow_segment, reopens
-from traceflow.steering import hand_out, steer_flow
+from traceflow.steering import fetch_records, hand_out, steer_flow
 from traceflow.tcp import FIN, RST, SYN, count_flags, note_segment, opens_new_flow, turns_direction
 from traceflow.timeouts import NEVER_NS, drop_row, fetch_place, push_row, wake_earlier, wake_first_again
 
@@ -44,7 +44,11 @@ STATE = np.dtype(
         ("clock_ns", "i8"),  # running maximum of the time stamps
         ("secret", "u8", (6,)),  # random words of the hash
         ("opened", "u8"),  # flows opened so far: the number of the latest
+        ("newest", "u8"),  # the row it was given
         ("live", "u8"),  # live flows
+        ("most_live", "u8"),  # live flows at most so far
+        ("directions", "u8"),  # directions of live flows that have packets
+        ("most_directions", "u8"),
         ("free", "u8"),  # first row that was freed, plus one; 0: none
         ("fresh", "u8"),  # first row that was not used since the table was empty
         ("zero", "u8"),  # first row that was never used, and so is all zero
@@ -98,6 +102,7 @@ _NEW = len(TIMINGS)
 _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
 _SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
+_LINE = U64(64)  # of a row: key and timeout
 _ROW_OCTETS, _COMMON_OCTETS = U64(LIVE.itemsize), U64(192)  # all of a LIVE row; what every packet touches, see live.py
 
 
@@ -116,6 +121,8 @@ def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any,
     forget_row(slots, U64(flow["hashed"]), row)
     drop_row(heap, row, U64(state["live"]))
     state["live"] = U64(state["live"]) - U64(1)
+    both = flow["low"]["packets"] != U64(0) and flow["high"]["packets"] != U64(0)
+    state["directions"] = U64(state["directions"]) - (U64(2) if both else U64(1))
     flow["next_free"] = state["free"]
     state["free"] = row + U64(1)
 
@@ -131,6 +138,9 @@ def _end_due(state: Any, live: Any, slots: Any, heap: Any, words: Any, now_ns: A
         if heap[U64(0)]["wake_ns"] > now_ns:
             break
         row = U64(heap[U64(0)]["row"])
+        if U64(state["live"]) > U64(2):  # one of these two is the next one
+            fetch_row(live, U64(heap[U64(1)]["row"]), U64(0), _LINE)
+            fetch_row(live, U64(heap[U64(2)]["row"]), U64(0), _LINE)
         if live[row]["due_ns"] != heap[U64(0)]["wake_ns"]:
             wake_first_again(heap, live, U64(state["live"]))
             continue
@@ -152,6 +162,7 @@ def _open_row(state: Any, live: Any, words: Any, packet: Any, upside: Any, hashe
         state["fresh"] = row + U64(1)
     flow = live[row]
     state["opened"] = U64(state["opened"]) + U64(1)
+    state["newest"] = row
     if row < U64(state["zero"]):
         clear_words(words[0], row * _LIVE_WORDS, _LIVE_WORDS)
     else:
@@ -313,7 +324,9 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
 
 
 @inline_kernel
-def _look_ahead(state: Any, live: Any, slots: Any, heap: Any, deep: Any, packets: Any, hashes: Any, at: Any) -> Any:
+def _look_ahead(
+    state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, packets: Any, hashes: Any, at: Any
+) -> Any:
     """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
     mask = U64(len(slots) - 1)
     if at + _SLOT_AHEAD < U64(len(hashes)):
@@ -328,6 +341,8 @@ def _look_ahead(state: Any, live: Any, slots: Any, heap: Any, deep: Any, packets
                 fetch_place(heap, row)
             if state["analysis"]:
                 fetch_row(deep, row, U64(0), U64(SMOOTH_OCTETS))
+            if state["plugins"]:
+                fetch_records(words[4], row, U64(state["record_words"]))
 
 
 @inline_kernel
@@ -367,13 +382,13 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         i = U64(table["at"])
         if _lacks_room(table, live, slots):
             return
-        _look_ahead(table, live, slots, heap, deep, packets, hashes, i)
+        _look_ahead(table, live, slots, heap, deep, words, packets, hashes, i)
         frame = frames[i]
         packet = packets[i]
         mark = marks[i]
         number = U64(table["first"]) + i
         _set_clock(table, frame, number)
-        if table["clock_ns"] >= table["pause_ns"]:
+        if table["clock_ns"] >= table["pause_ns"] and U64(table["clocked"]) != U64(0):
             return
         # Asked here as well, because the call alone, with all its arrays, takes as long as the look-up of a flow.
         if heap[U64(0)]["wake_ns"] <= table["clock_ns"]:
@@ -422,6 +437,9 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         other = flow["low"] if upside else flow["high"]
         held = U64(half["timing"]) if found != U64(0) else U64(_NEW)
         _count_packet(half, flow["high_rest"] if upside else flow["low_rest"], frame, packet, number)
+        if half["packets"] == U64(1):
+            table["directions"] = U64(table["directions"]) + U64(1)
+            table["most_directions"] = max(U64(table["most_directions"]), U64(table["directions"]))
         ends = _note_tcp(table, flow, packet, half, other, upside) if tcp else False
         if packet["protocol"] == _UDP:
             follow_datagram(packet, flow, half, upside)
@@ -442,6 +460,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             index_row(slots, hashed, row)
             push_row(heap, live, row, U64(table["live"]))
             table["live"] = U64(table["live"]) + U64(1)
+            table["most_live"] = max(U64(table["most_live"]), U64(table["live"]))
         elif shorter:
             wake_earlier(heap, live, row)
         if ends:

@@ -7,14 +7,14 @@ is loaded. A command that is right loads its module, which does the work.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
 
 import traceflow
-from traceflow.cli.checks import one_of
+from traceflow.cli.checks import duration_ns, one_of
 from traceflow.cli.rules import add_rule_options, take_rules
 from traceflow.errors import suggest
 from traceflow.options import PROFILES
@@ -52,6 +52,9 @@ class Input:
         quiet: No account, notes and progress; errors are said all the same.
         analysis: Whether TCP segments are analysed.
         rules: Changes to the profile, by the names of Options.
+        plugins: Objects of `plugins.Plugin`, in the order in which they run.
+        report: Whether the end report is wanted.
+        monitor_ns: Interval of packet time at which the run says where it stands; None: never.
     """
 
     captures: tuple[str, ...]
@@ -61,6 +64,9 @@ class Input:
     outer: bool = False
     analysis: bool = True
     rules: dict[str, Any] = field(default_factory=dict)
+    plugins: list[Any] = field(default_factory=list)
+    report: bool = False
+    monitor_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +77,13 @@ class View:
         format: `table`, `csv`, `jsonl`; None: table on a terminal, else csv.
         fields: The columns.
         stream: Rows of flows are written as the flows end, in that order.
+        alarms_only: Only flows on which a plugin raised the alarm.
     """
 
     format: str | None
     fields: list[Field]
     stream: bool = False
+    alarms_only: bool = False
 
 
 def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -114,6 +122,24 @@ def _common(command: _Command) -> _Command:
             ),
             add_rule_options,
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
+            click.option(
+                "--plugin",
+                "plugins",
+                metavar="NAME[:OPTION=VALUE,...]",
+                multiple=True,
+                is_eager=True,  # the names that --fields may have depend on it
+                help="Have a plugin see every packet; several run in this order. See `traceflow plugins`.",
+            ),
+            click.option(
+                "--report", is_flag=True, help="The end report, with the lines of the plugins, behind the account."
+            ),
+            click.option(
+                "--monitor",
+                "monitor_ns",
+                metavar="TIME",
+                callback=lambda _context, _parameter, given: None if given is None else duration_ns(given, none=False),
+                help="Say where the run stands whenever so much packet time has passed: 10s.",
+            ),
             click.option("-q", "quiet", is_flag=True, help="No account, notes or progress; errors only."),
             click.option("-f", "reserved", hidden=True, expose_value=False, callback=_reserved),
         )
@@ -125,19 +151,37 @@ def _common(command: _Command) -> _Command:
 def _input(**typed: Any) -> Input:
     """What every command is given, of what was typed."""
     rules = take_rules(typed)
-    return Input(rules=rules, **typed)
+    names = typed.pop("plugins")
+    plugins = _load("plugins").load(names) if names else []
+    return Input(rules=rules, plugins=plugins, **typed)
+
+
+def _fields_of(
+    given: str | None, known: dict[str, Field], usual: Sequence[str], added: dict[str, Field]
+) -> list[Field]:
+    """The columns of a view: those that were named, or the usual ones and all that plugins add.
+
+    Raises:
+        click.BadParameter: An unknown name.
+    """
+    if given is None:
+        return [*(known[name] for name in usual), *added.values()]
+    try:
+        return choose_fields(given, known | added)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--fields'") from None
 
 
 def _view(fields: dict[str, Field]) -> Callable[[_Command], _Command]:
     """Add the options of the commands that show rows."""
 
-    def check(_context: Any, _parameter: Any, given: str | None) -> list[Field] | None:
-        if given is None:
-            return None
-        try:
-            return choose_fields(given, fields)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+    def check(context: Any, _parameter: Any, given: str | None) -> str | None:
+        if given is not None and not context.params.get("plugins"):  # theirs are known when they are loaded
+            try:
+                choose_fields(given, fields)
+            except ValueError as error:
+                raise click.BadParameter(str(error)) from None
+        return given
 
     def decorate(command: _Command) -> _Command:
         named = click.option("--fields", metavar="A,B,...", callback=check, help="Columns, see docs/columns.md.")
@@ -197,13 +241,18 @@ def traceflow_command() -> None:
     help="One file for each direction, or for both. Default: direction; flow for pcap.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
+@click.option("--alarms-only", is_flag=True, help="Only flows on which a plugin raised the alarm.")
 @_common
-def trace_command(folder: str, file_format: str, by: str | None, overwrite: bool, quiet: bool, **common: Any) -> int:
+def trace_command(
+    folder: str, file_format: str, by: str | None, overwrite: bool, alarms_only: bool, quiet: bool, **common: Any
+) -> int:
     """Write one file for each flow, or direction of a flow, and DIR/index.json with the frames of each."""
     given = _input(quiet=quiet, **common)
     if not folder:
         raise click.UsageError("-o needs the name of a folder")
-    code: int = _load("trace").run(given, folder, file_format, by, overwrite)
+    if alarms_only and not given.plugins:
+        raise click.UsageError("only plugins raise alarms; name one with --plugin, or leave out --alarms-only")
+    code: int = _load("trace").run(given, folder, file_format, by, overwrite, alarms_only=alarms_only)
     return code
 
 
@@ -219,24 +268,31 @@ def trace_command(folder: str, file_format: str, by: str | None, overwrite: bool
     default=None,
     help="Write each row as its flow ends, in that order, without frame lists. Profile tranalyzer does.",
 )
+@click.option("--alarms-only", is_flag=True, help="Only flows on which a plugin raised the alarm.")
 @_common
 def flows_command(
-    shape: str | None, fields: list[Field] | None, summary: bool, stream: bool | None, **common: Any
+    shape: str | None, fields: str | None, summary: bool, stream: bool | None, alarms_only: bool, **common: Any
 ) -> int:
     """List the flows, one row each, in the order in which they opened; with --stream, in which they ended."""
     if summary and fields is not None:
         raise click.UsageError("--summary has no fields; leave out --fields or --summary")
     if summary and stream:
         raise click.UsageError("--summary has no rows to stream; leave out --stream or --summary")
+    if alarms_only and summary:
+        raise click.UsageError("--summary has no rows; leave out --alarms-only or --summary")
     given = _input(**common)
+    if alarms_only and not given.plugins:
+        raise click.UsageError("only plugins raise alarms; name one with --plugin, or leave out --alarms-only")
+    added = _load("plugins").flow_fields(given.plugins) if given.plugins else {}
+    chosen = _fields_of(fields, FLOW_FIELDS, FLOW_DEFAULT, added)
     stream = given.profile in _STREAMING_PROFILES if stream is None else stream
-    lists = [field.name for field in fields or [] if field.name in FRAME_LISTS]
+    lists = [field.name for field in chosen if field.name in FRAME_LISTS]
     if stream and lists:
         raise click.UsageError(
             f"{', '.join(lists)} cannot be streamed: a flow's frames are known only at the end of "
             "the input; leave out the field, or add --no-stream"
         )
-    view = View(shape, fields or [FLOW_FIELDS[name] for name in FLOW_DEFAULT], stream)
+    view = View(shape, chosen, stream, alarms_only)
     code: int = _load("flows").run_summary(given, shape) if summary else _load("flows").run(given, view)
     return code
 
@@ -247,12 +303,21 @@ def flows_command(
 @_view(FRAME_FIELDS)
 @click.option("--flow", "flow", metavar="N", type=click.IntRange(min=1), help="Only the frames of flow N.")
 @_common
-def frames_command(shape: str | None, fields: list[Field] | None, flow: int | None, **common: Any) -> int:
+def frames_command(shape: str | None, fields: str | None, flow: int | None, **common: Any) -> int:
     """List the frames as they are read, each with its flow, or the reason why it has none."""
     given = _input(**common)
     names = list(FRAME_DEFAULT)
     if len(given.captures) > 1:
         names[1:1] = ["file", "frame_in_file"]
-    view = View(shape, fields or [FRAME_FIELDS[name] for name in names])
+    added = _load("plugins").frame_fields(given.plugins) if given.plugins else {}
+    view = View(shape, _fields_of(fields, FRAME_FIELDS, names, added))
     code: int = _load("frames").run(given, view, flow)
+    return code
+
+
+@traceflow_command.command("plugins", short_help="List the plugins.", epilog="Example: traceflow plugins tcpwin")
+@click.argument("names", metavar="[NAME...]", nargs=-1)
+def plugins_command(names: tuple[str, ...]) -> int:
+    """List the plugins that can be named, or show the columns and options of some."""
+    code: int = _load("plugins").run(names)
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -15,9 +16,9 @@ from traceflow.flows import Account, FlowSet
 from traceflow.framelists import FrameMap
 from traceflow.pipeline import FlowCollector
 from traceflow.protocols import protocol_name
-from traceflow.sinks.rows import CsvRows
+from traceflow.sinks.rows import CsvRows, RowWriter
 from traceflow.sinks.rows_fields import Field, Kind
-from traceflow.sinks.rows_flows import flow_columns
+from traceflow.sinks.rows_flows import CHUNK_FLOWS, flow_columns
 
 __all__ = ["run", "run_summary"]
 
@@ -51,12 +52,23 @@ def run(given: Input, view: View) -> int:
         session.progress.close()
         if not session.failed:
             writer = row_writer(view)
-            for columns in flow_columns(flows, view.fields):
+            for chunk, columns in enumerate(flow_columns(flows, view.fields)):
                 if session.asked_while_writing():
                     break
-                writer.write(columns)
+                _write(writer, _alarmed(flows, columns, chunk * CHUNK_FLOWS) if view.alarms_only else columns)
             writer.close()
         return session.finish()
+
+
+def _alarmed(flows: FlowSet, columns: list[list[Any]], start: int) -> list[list[Any]]:
+    """The rows of flows with an alarm, of a chunk that begins at `start`."""
+    alarms = (flows.columns["alarm"][start : start + len(columns[0])] != 0).tolist()
+    return [list(itertools.compress(column, alarms)) for column in columns]
+
+
+def _write(writer: RowWriter, columns: list[list[Any]]) -> None:
+    if columns[0]:
+        writer.write(columns)
 
 
 def _stream(given: Input, view: View) -> int:
@@ -66,8 +78,10 @@ def _stream(given: Input, view: View) -> int:
     with Session(given, progress=isinstance(writer, TerminalTable) or not is_terminal()) as session:
         for step in session.steps():
             if len(step.ended):
-                for columns in flow_columns(FlowSet(step.ended, FrameMap(), Account()), view.fields):
-                    writer.write(columns)
+                flows = FlowSet(step.ended, FrameMap(), Account())
+                flows.plugin_columns = step.columns
+                for columns in flow_columns(flows, view.fields):
+                    _write(writer, _alarmed(flows, columns, 0) if view.alarms_only else columns)
         session.progress.close()
         if not session.failed:
             writer.close()

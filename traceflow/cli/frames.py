@@ -25,11 +25,16 @@ def run(given: Input, view: View, flow: int | None) -> int:
     writer = row_writer(view)
     # A bar would be drawn between the rows, unless they are held back or go elsewhere.
     bar = isinstance(writer, TerminalTable) or not is_terminal()
-    with Session(given, progress=bar) as session:
+    with Session(given, progress=bar, shots=bool(given.plugins)) as session:
         for step in session.steps():
             if step.batch is None:
                 continue
-            columns = frame_columns(step, session.captures.interfaces, view.fields, flow)
+            added = (
+                session.run.plugins.packet_columns(session.run.table.shots, len(step.packets))
+                if given.plugins
+                else None
+            )
+            columns = frame_columns(step, session.captures.interfaces, view.fields, flow, added)
             if columns[0]:
                 writer.write(columns)
         session.progress.close()

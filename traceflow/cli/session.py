@@ -14,9 +14,12 @@ from traceflow.cli.exits import Exit
 from traceflow.cli.interrupt import InterruptibleCaptures, Interruption
 from traceflow.cli.messages import account_lines, note, say
 from traceflow.cli.progress import Progress
+from traceflow.cli.reports import Report, watch
 from traceflow.flows import Account
 from traceflow.options import options_for
 from traceflow.pipeline import Run, Step
+from traceflow.plugins import PluginSet
+from traceflow.sinks.rows_fields import FLOW_FIELDS
 from traceflow.warmup import compile_side_by_side
 
 __all__ = ["Session"]
@@ -29,6 +32,7 @@ class Session:
         given: The input.
         progress: Whether a progress bar may be shown.
         spool_folder: Given where frames are read again: what cannot be read twice is kept there.
+        shots: Whether columns of plugins are wanted for each packet.
 
     Attributes:
         captures: The open captures.
@@ -37,7 +41,9 @@ class Session:
         progress: The progress bar.
     """
 
-    def __init__(self, given: Input, *, progress: bool = True, spool_folder: Path | None = None) -> None:
+    def __init__(
+        self, given: Input, *, progress: bool = True, spool_folder: Path | None = None, shots: bool = False
+    ) -> None:
         options = options_for(given.profile, outer=given.outer, analysis=given.analysis, **given.rules)
         self._stop_announcing: Callable[[], None] | None = None if given.quiet else announce_compiling()
         compile_side_by_side()
@@ -49,7 +55,10 @@ class Session:
             *given.captures, limit=given.limit, keep=spool_folder is not None, spool_folder=spool_folder
         )
         self.captures.interruption = self.interruption
-        self.run = Run(self.captures, options)
+        self.run = Run(self.captures, options, PluginSet(given.plugins, taken=FLOW_FIELDS, shots=shots))
+        self._report = Report() if given.report else None
+        if given.monitor_ns is not None:
+            watch(self.run, given.monitor_ns)
         self.interruption.stop = self.run.stop
 
     def steps(self) -> Iterator[Step]:
@@ -59,6 +68,8 @@ class Session:
             gc.enable()
         for step in self.run.steps():
             self.progress.show("reading", self.captures.octets_read, self.captures.octets_total)
+            if self._report is not None:
+                self._report.add(step.ended)
             yield step
         self._cut_short = self.interruption.asked
 
@@ -90,6 +101,12 @@ class Session:
         if account and not self._quiet and not self.failed:
             for line in account_lines(self.account()):
                 note(line)
+        if self._report is not None and not self.failed:
+            for line in self._report.lines(self.run):
+                note(line)
+        failures = self.run.plugins.failures
+        for failure in failures:
+            say(f"incomplete: {failure}")
         for error in self.captures.errors:
             say(f"failed: {error}" if self.failed else f"incomplete: {error}")
         if self.interruption.asked:
@@ -97,7 +114,7 @@ class Session:
             return Exit.INTERRUPTED
         if self.failed:
             return Exit.FAILED
-        return Exit.INCOMPLETE if self.captures.errors else Exit.OK
+        return Exit.INCOMPLETE if self.captures.errors or failures else Exit.OK
 
     def __enter__(self) -> Self:
         self.interruption.__enter__()

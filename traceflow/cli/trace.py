@@ -16,7 +16,9 @@ from traceflow.sinks.folder import INDEX_NAME
 __all__ = ["run"]
 
 
-def run(given: Input, folder: str, file_format: str, by: str | None, overwrite: bool) -> int:
+def run(
+    given: Input, folder: str, file_format: str, by: str | None, overwrite: bool, *, alarms_only: bool = False
+) -> int:
     """Write the files.
 
     Args:
@@ -25,6 +27,7 @@ def run(given: Input, folder: str, file_format: str, by: str | None, overwrite: 
         file_format: Format of the files.
         by: `direction`, `flow`, or None for the default of the format.
         overwrite: Replace files of an earlier run.
+        alarms_only: Only flows on which a plugin raised the alarm.
 
     Returns:
         The exit code.
@@ -44,7 +47,7 @@ def run(given: Input, folder: str, file_format: str, by: str | None, overwrite: 
             files.take(step)
         if session.failed:
             return session.finish()
-        failure = _write(session, files, collector, place, given.quiet)
+        failure = _write(session, files, collector, place, given.quiet, alarms_only)
         code = session.finish()
         if failure is None:
             return code
@@ -62,7 +65,9 @@ def _flow_files(folder: Path, file_format: str, by: str | None, overwrite: bool,
         raise FileExists(f"{error} with --overwrite") from error
 
 
-def _write(session: Session, files: FlowFiles, collector: FlowCollector, folder: Path, quiet: bool) -> OSError | None:
+def _write(
+    session: Session, files: FlowFiles, collector: FlowCollector, folder: Path, quiet: bool, alarms_only: bool
+) -> OSError | None:
     """Write what was traced. Returns what went wrong on the way."""
     flows = collector.flows()
     flows.account = session.account()
@@ -72,6 +77,7 @@ def _write(session: Session, files: FlowFiles, collector: FlowCollector, folder:
             session.captures,
             on_progress=lambda done, total: session.progress.show("writing", done, total),
             stopped=session.asked_while_writing,
+            alarms_only=alarms_only,
         )
     except OSError as error:
         return error

@@ -25,11 +25,26 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.compiled import inline_kernel
 from traceflow.errors import UsageError, suggest
 from traceflow.flows import EndCause, EndReason
 from traceflow.packets import FRAME, PACKET
 
-__all__ = ["COLUMN_TYPES", "FRAME", "PACKET", "Batch", "Column", "EndedFlow", "EndedFlows", "Option", "Plugin"]
+__all__ = [
+    "COLUMN_TYPES",
+    "FRAME",
+    "PACKET",
+    "Batch",
+    "Column",
+    "EndedFlow",
+    "EndedFlows",
+    "Option",
+    "Plugin",
+    "hook_helper",
+]
+
+hook_helper = inline_kernel
+"""Decorator of a function that compiled hooks call: what several hooks share, or what would make one too long."""
 
 COLUMN_TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8", "text")
 """Types of columns: NumPy's codes, or `text`."""
@@ -193,7 +208,8 @@ class Plugin:
             `on_flows_end` or `on_flow_end` return.
         options: Its options; `self.settings` holds their values.
         needs: Names of the plugins that it builds on; they run before it.
-        record: What is kept of each direction, all zero when a flow opens.
+        record: What is kept of each direction, all zero when a flow opens. Where its size is an option, set it in
+            `__init__`: `self.record = ...`.
         shared: What is kept once, all zero at the start: settings for compiled hooks, and counters.
         each: Whether `on_flow_end` is called for each `flow`, or for each `direction` that has packets.
         on_packet: Compiled; for every packet that belongs to a flow.
@@ -206,11 +222,12 @@ class Plugin:
     columns: ClassVar[Sequence[Column]] = ()
     options: ClassVar[Sequence[Option]] = ()
     needs: ClassVar[Sequence[str]] = ()
-    record: ClassVar[np.dtype[np.void] | None] = None
+    record: np.dtype[np.void] | None = None
     shared: ClassVar[np.dtype[np.void] | None] = None
     each: ClassVar[Literal["flow", "direction"]] = "flow"
-    on_packet: ClassVar[CompiledHook | None] = None
-    on_open: ClassVar[CompiledHook | None] = None
+    # Each a static CompiledHook, or None. `Any`, because a type checker takes a Callable of a class for a method of it.
+    on_packet: ClassVar[Any] = None
+    on_open: ClassVar[Any] = None
 
     def __init__(self, **settings: Any) -> None:
         if not isinstance(self.options, list | tuple) or not all(isinstance(option, Option) for option in self.options):

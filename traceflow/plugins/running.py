@@ -321,19 +321,18 @@ class PluginSet:
             places, column = list(given), member.names[name]
             gathered[name][places] = column_of(column, list(given.values()), _spoke(rows, name, column)[places])
 
-    def packet_columns(self, shots: npt.NDArray[np.uint64], chosen: npt.NDArray[np.intp]) -> dict[str, Any]:
+    def packet_columns(self, shots: npt.NDArray[np.uint64], count: int) -> dict[str, Any]:
         """What the plugins have of the direction of each packet, after it: columns that are fields of records.
 
         Args:
-            shots: `shots` of the table.
-            chosen: Which frames of the batch.
+            shots: uint64[>= count * plan.record_words], as the table took them.
+            count: Frames of the batch.
 
         Returns:
-            Arrays by `{prefix}{column}`.
+            Arrays [count] by `{prefix}{column}`.
         """
         found: dict[str, Any] = {}
-        words = shots[: len(shots) // max(self.plan.record_words, 1) * self.plan.record_words]
-        words = words.reshape(-1, max(self.plan.record_words, 1))[chosen] if len(words) else words.reshape(0, 1)
+        words = shots[: count * self.plan.record_words].reshape(count, self.plan.record_words)
         for member in self._members:
             fields = (member.plugin.record.names or ()) if member.plugin.record is not None else ()
             last = member.at + member.record.itemsize // 8

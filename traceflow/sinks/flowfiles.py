@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,6 +126,8 @@ class FlowFiles:
         captures: Captures,
         on_progress: Callable[[int, int], None] | None = None,
         stopped: Callable[[], bool] | None = None,
+        *,
+        alarms_only: bool = False,
     ) -> int:
         """Write all files, and `index.json` at the end.
 
@@ -133,6 +136,7 @@ class FlowFiles:
             captures: The captures, still open, made with `keep=True`.
             on_progress: Called with (frames written, frames to write) now and then.
             stopped: Asked before each group of files (some thousand frames); when it says True, the rest is left out.
+            alarms_only: Only flows on which a plugin raised the alarm.
 
         Returns:
             How many flow files were written.
@@ -153,7 +157,7 @@ class FlowFiles:
         stopped_early = False
         try:
             done = 0
-            for group in self._groups(self._outputs(flows)):
+            for group in self._groups(self._outputs(flows, alarms_only)):
                 if stopped is not None and stopped():
                     stopped_early = True
                     break
@@ -184,10 +188,12 @@ class FlowFiles:
             if path.parent.resolve() == self._folder.resolve():
                 raise FileExists(f"{path}: lies in the output folder and could be overwritten; choose another folder")
 
-    def _outputs(self, flows: FlowSet) -> Iterator[_Output]:
+    def _outputs(self, flows: FlowSet, alarms_only: bool) -> Iterator[_Output]:
         """The files in opening order, with names that are unique in the folder."""
         names = UniqueNames(fold=True)
         for flow in flows:
+            if alarms_only and not flow.alarm:
+                continue
             if self._by == "flow":
                 yield from self._by_link(names, flow.label, flow, None, flow.frames)
                 continue
@@ -345,7 +351,7 @@ def _index_entry(output: _Output) -> dict[str, Any]:
     half = row["orig"] if output.side in (None, "orig") and row["orig"]["packets"] else row["resp"]
     times = row if output.side is None else half
     with_ports = has_ports(flow.protocol)
-    return {
+    entry = {
         "label": output.label,
         "file": output.name,
         "flow": flow.number,
@@ -363,3 +369,6 @@ def _index_entry(output: _Output) -> dict[str, Any]:
         "segment": flow.segment,
         "frames": output.numbers.tolist(),
     }
+    values = ((name, getattr(flow, name)) for name in flow.plugin_columns)
+    added = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values}
+    return entry | {"plugins": added} if added else entry

@@ -21,6 +21,7 @@ __all__ = [
     "Field",
     "Kind",
     "choose_fields",
+    "kind_of",
 ]
 
 
@@ -116,6 +117,17 @@ FRAME_DEFAULT = (
     "flags", "wire_octets", "payload_octets",
 )  # fmt: skip
 """With more than one capture, `file` and `frame_in_file` follow `frame`."""
+
+
+def kind_of(type_name: str) -> Kind:
+    """What the cells of a plugin's column are.
+
+    Args:
+        type_name: Type of the column, see `plugins.contract.COLUMN_TYPES`.
+    """
+    if type_name == "text":
+        return Kind.TEXT
+    return Kind.DECIMAL if type_name.startswith("f") else Kind.INTEGER
 
 
 def choose_fields(names: str, known: dict[str, Field]) -> list[Field]:

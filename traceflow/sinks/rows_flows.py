@@ -18,7 +18,7 @@ from traceflow.labels import flow_label
 from traceflow.packets import FINER_THAN_MICROSECONDS, Tunnel
 from traceflow.protocols import protocol_name
 from traceflow.sinks.rows_fields import Field
-from traceflow.sinks.rows_text import blank_where, end_texts, range_texts, span_texts, time_texts
+from traceflow.sinks.rows_text import blank_where, column_cells, end_texts, range_texts, span_texts, time_texts
 from traceflow.tcp import FLAG_NAMES
 
 __all__ = ["CHUNK_FLOWS", "flow_columns"]
@@ -126,6 +126,16 @@ def _protocol_names(chunk: _Chunk) -> list[str]:
     return [names[number] for number in numbers]
 
 
+def _plugin_column(name: str) -> Callable[[_Chunk], list[Any]]:
+    """A column that a plugin added."""
+
+    def column(chunk: _Chunk) -> list[Any]:
+        stop = chunk.start + len(chunk.rows)
+        return column_cells(chunk.flows.plugin_columns[name][chunk.start : stop])
+
+    return column
+
+
 def _maker(name: str) -> Callable[[_Chunk], list[Any]]:
     """How the column of a field is made."""
     special = _SPECIAL.get(name)
@@ -169,12 +179,14 @@ def flow_columns(flows: FlowSet, fields: Sequence[Field]) -> Iterator[list[list[
 
     Args:
         flows: The flows; where frame lists are asked for, all of them and in opening order.
-        fields: Of FLOW_FIELDS.
+        fields: Of FLOW_FIELDS, or columns of plugins.
 
     Returns:
         One list a field, cells int, str, or None where undefined.
     """
-    makers = [_maker(field.name) for field in fields]
+    makers = [
+        _plugin_column(field.name) if field.name in flows.plugin_columns else _maker(field.name) for field in fields
+    ]
     for start in range(0, len(flows), CHUNK_FLOWS):
         chunk = _Chunk(flows, start, start + CHUNK_FLOWS)
         yield [maker(chunk) for maker in makers]

@@ -6,7 +6,7 @@ and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from traceflow.packets import (
 from traceflow.pipeline import Step
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
 from traceflow.sinks.rows_fields import Field
-from traceflow.sinks.rows_text import blank_where, end_texts, time_texts
+from traceflow.sinks.rows_text import blank_where, column_cells, end_texts, time_texts
 from traceflow.table import FROM_RESPONDER
 from traceflow.tcp import ACK, flag_text
 
@@ -188,18 +188,32 @@ _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
 
 
 def frame_columns(
-    step: Step, interfaces: Sequence[Interface], fields: Sequence[Field], flow: int | None = None
+    step: Step,
+    interfaces: Sequence[Interface],
+    fields: Sequence[Field],
+    flow: int | None = None,
+    plugin_columns: Mapping[str, Any] | None = None,
 ) -> list[list[Any]]:
     """The frames of a step as columns for `rows.py`.
 
     Args:
         step: A step with a batch.
         interfaces: Where frames came from, for the names.
-        fields: Of FRAME_FIELDS.
+        fields: Of FRAME_FIELDS, or columns of plugins.
         flow: Take only the frames of this flow; None: all.
+        plugin_columns: Columns of plugins, arrays [m] by name: of all frames of the step.
 
     Returns:
         One list a field, cells int, str, or None where undefined.
     """
     some = _Frames(step, interfaces, flow)
-    return [_MAKERS[field.name](some) for field in fields]
+    added = plugin_columns or {}
+    return [
+        _plugin_column(some, added[field.name]) if field.name in added else _MAKERS[field.name](some)
+        for field in fields
+    ]
+
+
+def _plugin_column(some: _Frames, values: Any) -> list[Any]:
+    """A column that a plugin keeps of a direction, as it is after each packet; empty without a flow."""
+    return blank_where(some.marks["flow"] == 0, column_cells(values[some.at]))

@@ -6,6 +6,7 @@ Nothing here knows FLOW or PACKET.
 
 from __future__ import annotations
 
+import math
 import socket
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy.typing as npt
 from traceflow.labels import address_texts, time_text
 from traceflow.packets import FINER_THAN_MICROSECONDS
 
-__all__ = ["blank_where", "end_texts", "range_texts", "span_texts", "time_texts"]
+__all__ = ["blank_where", "column_cells", "end_texts", "range_texts", "span_texts", "time_texts"]
 
+_NOT_FINITE = {"nan", "inf", "-inf"}
 _SECOND_NS = 1_000_000_000
 
 
@@ -32,6 +34,26 @@ def blank_where(empty: npt.NDArray[np.bool_], cells: list[Any]) -> list[Any]:
     if empty.all():
         return [None] * len(cells)
     return [None if blank else cell for cell, blank in zip(cells, empty.tolist(), strict=True)]
+
+
+def column_cells(values: Any) -> list[Any]:
+    """Cells of a column of a plugin.
+
+    Args:
+        values: Array, or masked array, [k].
+
+    Returns:
+        int, str, or None where masked; numbers with a fraction as text that reads back as the same number, and None
+        where they are not finite, which no format of rows can say.
+    """
+    cells: list[Any] = values.tolist()
+    if values.dtype.kind != "f":
+        return cells
+    if values.dtype.itemsize == 4:  # the shortest text that gives the same float32
+        masked = np.ma.getmaskarray(values).tolist()
+        texts = [str(value) for value in np.ma.getdata(values)]
+        return [None if blank or text in _NOT_FINITE else text for text, blank in zip(texts, masked, strict=True)]
+    return [None if cell is None or not math.isfinite(cell) else repr(cell) for cell in cells]
 
 
 def end_texts(
