@@ -478,7 +478,7 @@ def test_a_plugin_that_steers_nothing_changes_no_flow(profile: str) -> None:
                     counted = [int(words[end, 0]), int(words[1 - end, 0])]
                     assert counted == [int(row["orig"]["packets"]), int(row["resp"]["packets"])]
                     assert int(words[:, 1].sum()) == 1, "a flow opens once"
-        assert watched == plain, path.name
+        assert b"".join(watched) == b"".join(plain), path.name  # with plugins, steps wait for more flows
         compared += sum(map(len, plain)) // FLOW.itemsize
     assert compared > 100
 
