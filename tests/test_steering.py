@@ -478,7 +478,7 @@ def test_a_plugin_that_steers_nothing_changes_no_flow(profile: str) -> None:
                     counted = [int(words[end, 0]), int(words[1 - end, 0])]
                     assert counted == [int(row["orig"]["packets"]), int(row["resp"]["packets"])]
                     assert int(words[:, 1].sum()) == 1, "a flow opens once"
-        assert b"".join(watched) == b"".join(plain), path.name  # with plugins, some steps hand them out later
+        assert b"".join(watched) == b"".join(plain), path.name  # with plugins, steps wait for more flows
         compared += sum(map(len, plain)) // FLOW.itemsize
     assert compared > 100
 
@@ -486,6 +486,17 @@ def test_a_plugin_that_steers_nothing_changes_no_flow(profile: str) -> None:
 def test_a_plan_without_plugins_is_none() -> None:
     assert PluginSet(()).plan is NO_PLAN
     assert not PluginSet(())
+
+
+def test_a_timeout_outlives_the_plugin_that_failed() -> None:
+    """It fails at the second packet. Its 100 ns hold on for the flow, the next one has those of the profile."""
+    table, running = table_with(plugin := Scripted({0: Act(own=100)}), idle_timeout_other_ns=1000)
+    frames, packets = rows_of([(0, 0, False), (50, 0, False), (149, 0, False), (249, 0, False), (1248, 0, False)])
+    assert table.track(frames[:1], packets[:1], 1)["flow"].tolist() == [1]
+    plugin.seen["calls"] = MOST  # an index out of range
+    assert table.track(frames[1:], packets[1:], 2)["flow"].tolist() == [1, 1, 2, 2]
+    assert running.report() == {}
+    assert [(failure.name, failure.hook) for failure in running.failures] == [("scripted", "on_packet")]
 
 
 @pytest.mark.parametrize("batch", [1, 4096])
