@@ -128,7 +128,7 @@ def test_the_index_of_the_files_has_them(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_alarms_only(cli: Cli, tmp_path: Path) -> None:
-    few, many = FIXTURES / "T02.pcap", T01
+    few, many = FIXTURES / "T08a.pcap", T01  # 5 and 6 packets of the originator
     head = "flow\n"
     assert (
         cli("flows", many, "--plugin", "counter:alarm_at=7", "--alarms-only", "-T", "csv", "--fields", "flow")[1]

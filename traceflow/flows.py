@@ -139,6 +139,7 @@ HALF = np.dtype(
             "base_seq",  # first TCP sequence number, see tcp.py
             "bits",  # state of tcp.py
             "time_bits",  # of the frame that came first, as in FRAME
+            "payload_packets",  # packets with payload; 2**32 - 1 where there are more
             "first_ns",  # earliest time stamp
             "opened_ns",  # time stamp of the frame that came first
             "opened_frame",  # and its number
@@ -147,11 +148,11 @@ HALF = np.dtype(
             "analysed",
         ],
         "formats": [
-            *("u8", "u8", "u8", "u8", "i8", "u4", "u1", "u1"),
+            *("u8", "u8", "u8", "u8", "i8", "u4", "u1", "u1", "u4"),
             *("i8", "i8", "u8", ("u8", (8,)), "u8", ANALYSED),
         ],
         # The first 152 as in HOT and REST of live.py, one behind the other, so that a row is copied word by word.
-        "offsets": [*(0, 8, 16, 24, 32, 48, 52, 53), *(64, 72, 80, 88, 152, 160)],
+        "offsets": [*(0, 8, 16, 24, 32, 48, 52, 53, 60), *(64, 72, 80, 88, 152, 160)],
         "itemsize": 160 + ANALYSED.itemsize,
         "aligned": True,
     }

@@ -45,6 +45,7 @@ HOT = np.dtype(
         ("smooth", "u1"),  # state of states.py, with last_seq and timing
         ("timing", "u1"),  # which timeout holds for the flow, the same in both halves
         ("last_seq", "u4"),  # behind the last octet sent
+        ("payload_packets", "u4"),
     ],
     align=True,
 )

@@ -99,6 +99,7 @@ _ENDED_BY_ONE_FRAME = 3
 GONE_ROWS = 256
 """Rows that wait to be handed out at most: with their analysis, less than half of a second-level cache of 1 MiB."""
 _NEW = len(TIMINGS)
+_MOST_COUNTED = 2**32 - 1
 _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
 _SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
@@ -247,6 +248,8 @@ def _count_packet(half: Any, rest: Any, frame: Any, packet: Any, number: Any) ->
     half["wire_octets"] += U64(frame["wire"])
     half["ip_octets"] += U64(packet["ip_octets"])
     half["payload_octets"] += U64(packet["payload_octets"])
+    if packet["payload_octets"] != 0 and half["payload_packets"] != _MOST_COUNTED:
+        half["payload_packets"] += 1
 
 
 @inline_kernel

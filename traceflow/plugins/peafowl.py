@@ -85,6 +85,7 @@ _PLAIN = {
     Statistic.BYTES: "ip_octets",
     Statistic.TIMESTAMP_FIRST: "first_ns",
     Statistic.TIMESTAMP_LAST: "last_ns",
+    Statistic.L7_PACKETS: "payload_packets",
     Statistic.L7_BYTES: "payload_octets",
     Statistic.L4_TCP_COUNT_RETRANSMISSIONS: "retransmitted_segments",
 }
@@ -111,8 +112,7 @@ def statistic(
         which: The statistic.
         direction: The direction.
         records: What the plugin keeps of originator and responder, if it runs. Without it the row alone is asked, which
-            has L4_TCP_RTT_SYN_ACK, L4_TCP_COUNT_ZERO_WINDOW and L4_TCP_WINDOW_SCALING only where the flow was analysed,
-            and L7_PACKETS only where there is no payload at all.
+            has L4_TCP_RTT_SYN_ACK, L4_TCP_COUNT_ZERO_WINDOW and L4_TCP_WINDOW_SCALING only where the flow was analysed.
 
     Returns:
         Its value; None where it is not known, or means nothing for the protocol or for a direction without packets
@@ -129,8 +129,6 @@ def statistic(
         return None if timeless else int(half[_PLAIN[which]])
     if records is not None:
         return _of_record(records[side == "resp"], which)
-    if which is Statistic.L7_PACKETS:
-        return None if half["payload_octets"] else 0
     if not row["analysed"]:
         return None
     if which is Statistic.L4_TCP_COUNT_ZERO_WINDOW:
@@ -151,8 +149,6 @@ def _round_trip(row: np.void, side: str) -> int | None:
 
 def _of_record(record: np.void, which: Statistic) -> int | None:
     """What the plugin counted of a direction."""
-    if which is Statistic.L7_PACKETS:
-        return int(record["l7_packets"])
     if which is Statistic.L4_TCP_COUNT_ZERO_WINDOW:
         return int(record["zero_windows"])
     if which is Statistic.L4_TCP_WINDOW_SCALING:

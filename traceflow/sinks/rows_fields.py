@@ -56,7 +56,7 @@ def _fields(*groups: tuple[Kind, str]) -> dict[str, Field]:
 
 
 _HALF = (
-    "packets wire_octets ip_octets payload_octets first_ns last_ns opened_ns opened_frame"
+    "packets wire_octets ip_octets payload_octets payload_packets first_ns last_ns opened_ns opened_frame"
     " fin syn rst psh ack urg ece cwr base_seq retransmitted_segments"
     " retransmission fast_retransmission spurious_retransmission out_of_order lost_segment ack_lost_segment"
     " duplicate_ack keep_alive keep_alive_ack zero_window zero_window_probe zero_window_probe_ack window_update"
