@@ -87,6 +87,7 @@ class Engine:
         self.duplicates = DuplicateFinder(options)
         self._checksums = options.checksums
         self._rows = np.zeros(0, PACKET)
+        self._no_columns = self.plugins.empty_columns(0)
 
     def monitor(self, interval_ns: int, say: Callable[[int, dict[str, Mapping[str, Any]]], Any]) -> None:
         """Have something called whenever an interval of packet time is over, before the first frame behind it.
@@ -166,7 +167,7 @@ class Engine:
             shown = PluginBatch(batch.octets, batch.frames, packets, marks["flow"], responder, batch.first_number)
             self.plugins.batch(shown)
             if self.table.undrained < self._enough_flows:
-                return _NO_FLOWS, self.plugins.empty_columns(0)
+                return _NO_FLOWS, self._no_columns
         ended = self.table.drain()
         return ended, self.plugins.ended(ended, self.table.ended_records)
 

@@ -39,6 +39,8 @@ def column_of(column: Column, values: Any, defined: Any) -> Any:
     if given.shape != defined.shape:
         raise ValueError(f"column {column.name} has values of shape {given.shape} for {len(defined)} flows")
     mask = np.ma.getmaskarray(given) | ~defined
+    if given.dtype.kind in "iu" and given.dtype == column.type:  # nothing can be out of range
+        return np.ma.array(np.where(mask, given.dtype.type(0), given.data), mask=mask)
     cells = empty_column(column, len(defined))
     if column.type == "text":
         for at in np.flatnonzero(~mask).tolist():

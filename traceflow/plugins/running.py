@@ -8,8 +8,9 @@ the one that runs later has the last word; plugins run in the order in which the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -254,15 +255,19 @@ class PluginSet:
         """
         self._find_failed()
         count = len(rows)
-        gathered = self.empty_columns(count)
         if not count:
-            return gathered
+            return self.empty_columns(0)
+        gathered: dict[str, Any] = {}
         upper = rows["upper_originates"] != 0
         each = np.arange(count)
+        spoke = {side: rows[side]["packets"] != 0 for side in _SIDES} | {"flow": np.ones(count, np.bool_)}
         by_side = {"orig": records[each, upper.astype(np.intp)], "resp": records[each, (~upper).astype(np.intp)]}
         for member in self._members:
             if member.running:
-                self._end_of(member, rows, by_side, gathered)
+                self._end_of(member, rows, by_side, spoke, gathered)
+            for name, column in member.names.items():
+                if name not in gathered:
+                    gathered[name] = empty_column(column, count)
         return gathered
 
     def _end_of(
@@ -270,6 +275,7 @@ class PluginSet:
         member: _Member,
         rows: npt.NDArray[np.void],
         by_side: dict[str, npt.NDArray[np.uint64]],
+        spoke: dict[str, npt.NDArray[np.bool_]],
         gathered: dict[str, Any],
     ) -> None:
         """Fill in the columns of one plugin."""
@@ -279,33 +285,45 @@ class PluginSet:
             for side, words in by_side.items()
         }
         plugin = member.plugin
-        self._try(member, "columns of its record", self._fill_from_records, member, rows, mine, gathered)
-        needed = {*plugin.needs, plugin.name}
-        seen = {name: gathered[name] for other in self._members if other.plugin.name in needed for name in other.names}
-        flows = EndedFlows(rows, mine["orig"], mine["resp"], seen)
+        fields = (plugin.record.names or ()) if plugin.record is not None else ()
+        made = _Columns(
+            {
+                name: functools.partial(_of_record, column, mine, name, spoke)
+                for name, column in member.names.items()
+                if column.name in fields
+            },
+            {
+                name: gathered[name]
+                for other in self._members
+                if other.plugin.name in plugin.needs
+                for name in other.names
+            },
+        )
+        flows = EndedFlows(rows, mine["orig"], mine["resp"], made)
         if type(plugin).on_flows_end is not Plugin.on_flows_end:
             values = self._try(member, "on_flows_end", plugin.on_flows_end, flows)
-            self._try(member, "on_flows_end", self._fill, member, rows, values, gathered)
+            self._try(member, "on_flows_end", self._fill, member, spoke, values, gathered)
+        self._try(member, "columns of its record", self._fill_from_records, made, gathered)
         if type(plugin).on_flow_end is not Plugin.on_flow_end:
-            self._try(member, "on_flow_end", self._fill_each, member, rows, mine, gathered)
+            self._try(member, "on_flow_end", self._fill_each, member, rows, mine, spoke, gathered)
         if not member.running:
             gathered.update({name: empty_column(column, len(rows)) for name, column in member.names.items()})
 
-    def _fill_from_records(self, member: _Member, rows: Any, mine: dict[str, Any], gathered: dict[str, Any]) -> None:
-        """Take over the columns that are fields of the record."""
-        fields = (member.plugin.record.names or ()) if member.plugin.record is not None else ()
-        for name, column in member.names.items():
-            if column.name in fields:
-                side = name[:4] if column.per == "direction" else "orig"
-                gathered[name] = column_of(column, mine[side][column.name], _spoke(rows, name, column))
+    def _fill_from_records(self, made: _Columns, gathered: dict[str, Any]) -> None:
+        """Take over the columns that are fields of the record, where a hook has said nothing else."""
+        for name in made.of_record:
+            if name not in gathered:
+                gathered[name] = made[name]
 
-    def _fill(self, member: _Member, rows: Any, values: Mapping[str, Any] | None, gathered: dict[str, Any]) -> None:
+    def _fill(self, member: _Member, spoke: dict[str, Any], values: Any, gathered: dict[str, Any]) -> None:
         """Take over what a hook returned for some flows."""
         for key, value in {} if values is None else dict(values).items():
             name, column = _named(member, key)
-            gathered[name] = column_of(column, value, _spoke(rows, name, column))
+            gathered[name] = column_of(column, value, spoke[_owner(name, column)])
 
-    def _fill_each(self, member: _Member, rows: Any, mine: dict[str, Any], gathered: dict[str, Any]) -> None:
+    def _fill_each(
+        self, member: _Member, rows: Any, mine: dict[str, Any], spoke: dict[str, Any], gathered: dict[str, Any]
+    ) -> None:
         """Call the hook of each flow, or direction, in the order in which they ended, and take over what it returns."""
         plugin = member.plugin
         said: dict[str, dict[int, Any]] = {}
@@ -319,7 +337,9 @@ class PluginSet:
                     said.setdefault(name, {})[at] = value
         for name, given in said.items():
             places, column = list(given), member.names[name]
-            gathered[name][places] = column_of(column, list(given.values()), _spoke(rows, name, column)[places])
+            gathered.setdefault(name, empty_column(column, len(rows)))[places] = column_of(
+                column, list(given.values()), spoke[_owner(name, column)][places]
+            )
 
     def packet_columns(self, shots: npt.NDArray[np.uint64], count: int) -> dict[str, Any]:
         """What the plugins have of the direction of each packet, after it: columns that are fields of records.
@@ -403,8 +423,30 @@ def _named(member: _Member, key: str) -> tuple[str, Column]:
     raise KeyError(f"{key} is no column that the plugin declares; it has {', '.join(member.names)}")
 
 
-def _spoke(rows: npt.NDArray[np.void], name: str, column: Column) -> Any:
-    """Where a column means something: a direction without packets has no values."""
-    if column.per == "flow":
-        return np.ones(len(rows), np.bool_)
-    return rows[name[:4]]["packets"] != 0
+def _owner(name: str, column: Column) -> str:
+    """Whose packets decide whether a column means something: those of a direction, or, for a flow, it always does."""
+    return name[:4] if column.per == "direction" else "flow"
+
+
+def _of_record(column: Column, mine: dict[str, Any], name: str, spoke: dict[str, Any]) -> Any:
+    """A column that is a field of the record."""
+    owner = _owner(name, column)
+    return column_of(column, mine["orig" if owner == "flow" else owner][column.name], spoke[owner])
+
+
+class _Columns(Mapping[str, Any]):
+    """Columns of the record of a plugin, made when they are asked for, and those of the plugins that it needs."""
+
+    def __init__(self, of_record: dict[str, Callable[[], Any]], others: dict[str, Any]) -> None:
+        self.of_record, self._made = of_record, others
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self.of_record[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.of_record, **self._made})
+
+    def __len__(self) -> int:
+        return len({**self.of_record, **self._made})
