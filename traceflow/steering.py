@@ -112,7 +112,7 @@ def _due(seen_ns: Any, timeout_ns: Any) -> Any:
     return seen_ns + timeout_ns
 
 
-@outline_kernel
+@inline_kernel
 def _both_due(flow: Any, steered: Any, profile_ns: Any) -> Any:
     """When both directions that were seen will have been silent for their own timeouts."""
     timeouts, seen = steered["timeout_ns"], steered["seen_ns"]
