@@ -111,6 +111,7 @@ def test_frames_show_what_is_kept_after_each_packet(cli: Cli) -> None:
     assert rows == [(1, 1), (2, 1), (3, 2), (4, 3), (5, 2), (6, 4), (7, 5), (8, 3), (9, 4), (10, 6)]
 
 
+@pytest.mark.slow_plain("all fixtures")
 def test_frames_without_a_flow_have_empty_cells(cli: Cli) -> None:
     for path in sorted(FIXTURES.glob("*.pcap")):
         code, out, _ = cli("frames", path, "--plugin", "counter", "-T", "jsonl", "--fields", "flow,counter_seen")

@@ -6,7 +6,9 @@ it. A plugin whose declaration does not hold together is refused before the firs
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
+import io
 import json
 import os
 import re
@@ -853,3 +855,9 @@ def test_the_example_can_be_installed_and_is_known_by_name(tmp_path: Path) -> No
         "bursts_turns": [6, 0, 1],
     }
     assert said == ["traceflow-bursts", "", columns, [6, 1, 1]]
+    flows = ("-m", "traceflow", "flows", "capture.pcap", "-q", "--plugin", "bursts")
+    table = list(csv.DictReader(io.StringIO(python(*flows, "-T", "csv", cwd=tmp_path, PYTHONPATH=str(site)))))
+    lines = python(*flows, "-T", "jsonl", cwd=tmp_path, PYTHONPATH=str(site)).splitlines()
+    for name, values in columns.items():
+        assert [row[name] for row in table] == ["" if value is None else str(value) for value in values]
+        assert [json.loads(line)[name] for line in lines] == values

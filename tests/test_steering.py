@@ -460,6 +460,7 @@ def test_no_pause_after_it_was_taken_back() -> None:
 # --- what must not change ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.once("all fixtures under all profiles, twice")
 @pytest.mark.slow_plain("all fixtures under all profiles, twice")
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_a_plugin_that_steers_nothing_changes_no_flow(profile: str) -> None:

@@ -401,6 +401,7 @@ def test_the_report_gathers_all_directions() -> None:
     assert anomalies_of(io.BytesIO(talk.wire.pcap_octets())) == ["anomalies 0x8b (OR of all directions)"]
 
 
+@pytest.mark.slow_plain("10 000 packets")
 def test_tranalyzers_report_of_m57(shared: Path) -> None:
     """Tranalyzer 0.9.3 with tcpStates: 0x43, and so no direction has one of the other bits."""
     path = shared / "corpus" / "tranalyzer" / "2009-M57-day11-18-10k.pcap"

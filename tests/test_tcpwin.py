@@ -323,6 +323,8 @@ def test_the_report_gathers_all_directions() -> None:
 
 # --- Tranalyzer 0.9.3 --------------------------------------------------------------------------------------------
 
+_SLOW = pytest.mark.slow_plain("10 000 packets")
+SMALL, LARGE = "faf-prefix", pytest.param("m57-10k", marks=_SLOW)
 CAPTURES = {"faf-prefix": "faf-prefix.pcap", "m57-10k": "2009-M57-day11-18-10k.pcap"}
 FIGURES = {
     # packets, flows, directions of IPv4 and IPv6; OR of status and of state, small windows
@@ -341,7 +343,7 @@ def oracle_rows(name: str, shared: Path) -> dict[int, dict[str, str]]:
         return {int(row["pktNo"]): row for row in rows if row["ethType"] in ("0x0800", "0x86dd")}
 
 
-@pytest.mark.parametrize("name", CAPTURES)
+@pytest.mark.parametrize("name", [SMALL, LARGE])
 def test_every_packet_is_judged_as_tranalyzer_does(name: str, shared: Path) -> None:
     """Flow, direction, status, state and count of each packet of two captures, and how many of each there are."""
     theirs = oracle_rows(name, shared)
@@ -381,7 +383,8 @@ def directions(flows: FlowSet) -> tuple[int, int]:
     ("name", "by_default", "with_tcpwin"),
     [
         ("faf-prefix", (11, 11), (16, 16)),
-        ("m57-10k", (1286 - 385, 483), (1509 - 385, 673)),  # 385 of layer 2, all of them A
+        # 385 of layer 2, all of them A
+        pytest.param("m57-10k", (1286 - 385, 483), (1509 - 385, 673), marks=_SLOW),
     ],
 )
 def test_directions_of_tranalyzers_end_report(
@@ -397,7 +400,7 @@ def test_directions_of_tranalyzers_end_report(
         assert run.table.most_live[1] <= 12
 
 
-@pytest.mark.parametrize("name", CAPTURES)
+@pytest.mark.parametrize("name", [SMALL, LARGE])
 def test_the_figures_of_tranalyzers_end_report(name: str, shared: Path) -> None:
     path = shared / "corpus" / "tranalyzer" / CAPTURES[name]
     if not path.exists():
