@@ -757,3 +757,23 @@ def test_the_examples_of_the_page_say_what_stands_below_them(at: int, monkeypatc
 
 def test_every_example_of_the_page_is_run() -> None:
     assert len(EXAMPLES) == PAGE.count("```python") == 3
+
+
+class Interrupting(Plugin):
+    """Ctrl-C in the middle of a hook."""
+
+    name = "interrupting"
+
+    def on_batch(self, batch: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_tracer_that_was_interrupted_in_a_frame_says_so() -> None:
+    """Its table went on and its lists did not: whatever it said of frames would be wrong."""
+    tracer = Tracer(plugins=[Interrupting])
+    with pytest.raises(KeyboardInterrupt), tracer:
+        tracer.feed_frame(bytes(14), 0)
+    with pytest.raises(UsageError, match="not whole; make another one"):
+        tracer.feed_frame(bytes(14), 0)
+    with pytest.raises(UsageError, match="not whole"):
+        tracer.finish()

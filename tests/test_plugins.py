@@ -312,7 +312,7 @@ def test_options_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
         "counter:step": "'step' is no option; write option=value",
         "counter:step=1,step=2": "option step was given twice",
         "counter:stap=1": "unknown option 'stap'. Did you mean step",
-        "counter:step=six": "option step is 'six'; it must be of type int",
+        "counter:step=six": "option step is 'six'; it must be of type int, a whole number",
         "counter:step=6": "must lie within 0 to 5",
         "countre": "unknown plugin 'countre'. Did you mean counter",
         "": "unknown plugin ''",
@@ -861,3 +861,94 @@ def test_the_example_can_be_installed_and_is_known_by_name(tmp_path: Path) -> No
     for name, values in columns.items():
         assert [row[name] for row in table] == ["" if value is None else str(value) for value in values]
         assert [json.loads(line)[name] for line in lines] == values
+
+
+# --- what a hook may not do --------------------------------------------------------------------------------------
+
+
+class Meddler(Plugin):
+    """Writes where it may only read."""
+
+    name = "meddler"
+    options = (Option("where", "rows"),)
+
+    def on_batch(self, batch: Batch) -> None:
+        if self.settings["where"] == "batch":
+            batch.flows[:] = 2
+        if self.settings["where"] == "exit":
+            raise SystemExit(9)
+
+    def on_flows_end(self, flows: EndedFlows) -> None:
+        if self.settings["where"] == "rows":
+            flows.rows["number"] = 1
+
+    def on_flow_end(self, flow: EndedFlow) -> None:
+        if self.settings["where"] == "row":
+            flow.row["number"] = 1
+
+
+@pytest.mark.parametrize("where", ["batch", "rows", "row", "exit"])
+def test_hooks_cannot_change_flows_or_end_the_process(where: str, talk: Path) -> None:
+    plain = trace(talk)
+    with pytest.warns(IncompleteWarning, match="plugin meddler failed in on_"):
+        flows = trace(talk, plugins=[Meddler(where=where)])
+    assert flows.columns.tobytes() == plain.columns.tobytes()
+    assert [flow.frames.tolist() for flow in flows] == [flow.frames.tolist() for flow in plain]
+
+
+class Unsayable(Plugin):
+    """Raises what cannot say why."""
+
+    name = "unsayable"
+
+    class Mute(Exception):  # noqa: N818 - a name of somebody else
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def on_flows_end(self, flows: EndedFlows) -> None:
+        raise self.Mute
+
+
+def test_an_error_without_a_text_is_named_by_its_kind(talk: Path) -> None:
+    with pytest.warns(IncompleteWarning, match=r"plugin unsayable failed in on_flows_end .*: Mute"):
+        assert len(trace(talk, plugins=[Unsayable])) == 3
+
+
+class NoField(Plugin):
+    name = "nofield"
+    record = np.dtype([("n", "u4")])
+
+    @staticmethod
+    def on_packet(frame: Any, packet: Any, flow: Any, mine: Any, partner: Any, steer: Any, shared: Any) -> None:
+        mine["m"] += ONE
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_what_cannot_be_compiled_is_named_with_its_place() -> None:
+    with pytest.raises(UsageError, match=r"on_packet cannot be compiled: .*'?m'?.*") as raised:
+        PluginSet([NoField()])
+    assert "\x1b" not in str(raised.value)
+    assert "Failed in nopython" not in str(raised.value)
+
+
+class Wide(Plugin):
+    """A field that holds more than its column."""
+
+    name = "wide"
+    columns = (Column("n", "u1"),)
+    record = np.dtype([("n", "u4")])
+
+    @staticmethod
+    def on_packet(frame: Any, packet: Any, flow: Any, mine: Any, partner: Any, steer: Any, shared: Any) -> None:
+        mine["n"] = np.uint32(300)
+
+
+def test_packets_are_held_against_the_column_as_flows_are(talk: Path) -> None:
+    with open_source(talk) as captures:
+        running = PluginSet([Wide()], shots=True)
+        run = Run(captures, Options(), running)
+        for step in run.steps():
+            if step.batch is not None:
+                columns = running.packet_columns(run.table.shots, len(step.marks))
+                assert columns["wide_n"].mask.all()
+    assert [failure.name for failure in running.failures] == ["wide"]

@@ -132,7 +132,7 @@ class Tracer:
         self._row, self._frame = PacketRow(), FrameRow()
         self._seen = self.moment = 0
         self._open: dict[int, LiveFlow] = {}
-        self._finished = self._stepping = False
+        self._finished = self._stepping = self._broken = False
 
     def on_flow_end(self, function: Callable[[LiveFlow], Any]) -> Callable[[LiveFlow], Any]:
         """Have a function called with each flow that ends from now on. A decorator; returns the function."""
@@ -241,6 +241,10 @@ class Tracer:
         Raises:
             UsageError: It comes after `finish`, or from the hook of a plugin.
         """
+        if self._broken:
+            raise UsageError(
+                "this tracer was interrupted in the middle of a frame: what it holds is not whole; make another one"
+            )
         if self._finished:
             raise UsageError("this tracer is finished: its flows have ended, and nothing can be fed; make another one")
         if self._stepping:
@@ -252,6 +256,9 @@ class Tracer:
         try:
             step = make()
             answer = self._note(step)
+        except BaseException:
+            self._broken = True  # the table went on, and what it said is lost
+            raise
         finally:
             self._stepping = False
         self._callbacks.deliver()
@@ -299,7 +306,8 @@ class Tracer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.finish()
+        if not self._broken:
+            self.finish()
 
 
 class FlowManager(Tracer):

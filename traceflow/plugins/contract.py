@@ -50,6 +50,9 @@ COLUMN_TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8", "tex
 """Types of columns: NumPy's codes, or `text`."""
 
 
+_KINDS = {bool: "yes or no", int: "of type int, a whole number", float: "a finite number", str: "text"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Column:
     """A column that a plugin adds.
@@ -99,9 +102,10 @@ class Option:
             given = given.item()
         try:
             if kind is bool and isinstance(given, str):
-                value: Any = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-                    given.lower()
-                ]
+                value: Any = {
+                    **dict.fromkeys(("1", "true", "yes", "on"), True),
+                    **dict.fromkeys(("0", "false", "no", "off"), False),
+                }[given.lower()]
             elif isinstance(given, str) or (kind is float and type(given) is int):
                 value = kind(given)
             else:
@@ -110,7 +114,7 @@ class Option:
         except (ValueError, KeyError):
             fits = False
         if not fits:
-            raise UsageError(f"plugin {plugin}: option {self.name} is {given!r}; it must be of type {kind.__name__}")
+            raise UsageError(f"plugin {plugin}: option {self.name} is {given!r}; it must be {_KINDS[kind]}")
         below = self.lowest is not None and value < self.lowest
         if below or (self.highest is not None and value > self.highest):
             bounds = " to ".join("..." if bound is None else str(bound) for bound in (self.lowest, self.highest))

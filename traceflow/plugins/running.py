@@ -30,6 +30,8 @@ _PREFIX = re.compile(r"[A-Za-z0-9_]*\Z")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _NOTHING = np.dtype([("nothing", "u8")])  # the record of a plugin that has none
 _SIDES = ("orig", "resp")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_FRAME_OF_MESSAGE = ("Failed in nopython", "During:", 'File "', "<source", "- ", "No implementation", "There are")
 _HOOKS = ("on_packet", "on_open")  # by their columns in the plan
 _MOST_WORDS = 1 << 13  # 64 KiB a direction of all plugins together; a hundred flows that end are then copied in 12 MiB
 
@@ -210,13 +212,13 @@ class PluginSet:
         return bool(self._members)
 
     def _try(self, member: _Member, hook: str, call: Callable[..., Any], *given: Any) -> Any:
-        """Call a hook; where it raises, take its plugin out of the run and return None."""
+        """Call a hook; where it raises, or would end the process, take its plugin out of the run and return None."""
         if not member.running:
             return None
         try:
             return call(*given)
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises must not lose flows
-            self._take_out(member, hook, f"{type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises must not lose flows
+            self._take_out(member, hook, _text_of(error))
             return None
 
     def _take_out(self, member: _Member, hook: str, error: str) -> None:
@@ -239,6 +241,13 @@ class PluginSet:
     def batch(self, batch: Batch) -> None:
         """Show a batch to those that have a hook for it."""
         self._find_failed()
+        batch = dataclasses.replace(
+            batch,
+            **{
+                name: _read_only(getattr(batch, name))
+                for name in ("octets", "frames", "packets", "flows", "from_responder")
+            },
+        )
         for member in self._members:
             if type(member.plugin).on_batch is not Plugin.on_batch:
                 self._try(member, "on_batch", member.plugin.on_batch, batch)
@@ -299,6 +308,7 @@ class PluginSet:
                 for name in other.names
             },
         )
+        rows = _read_only(rows)
         flows = EndedFlows(rows, mine["orig"], mine["resp"], made)
         if type(plugin).on_flows_end is not Plugin.on_flows_end:
             values = self._try(member, "on_flows_end", plugin.on_flows_end, flows)
@@ -349,17 +359,22 @@ class PluginSet:
             count: Frames of the batch.
 
         Returns:
-            Arrays [count] by `{prefix}{column}`.
+            Masked arrays [count] by `{prefix}{column}`; empty of a plugin that failed.
         """
+        self._find_failed()
         found: dict[str, Any] = {}
         words = shots[: count * self.plan.record_words].reshape(count, self.plan.record_words)
+        everywhere = np.ones(count, np.bool_)
         for member in self._members:
             fields = (member.plugin.record.names or ()) if member.plugin.record is not None else ()
             last = member.at + member.record.itemsize // 8
+            records = np.ascontiguousarray(words[:, member.at : last]).view(member.record)[:, 0]
             for name, column in member.names.items():
                 if column.per == "direction" and name.startswith("orig_") and column.name in fields:
-                    records = np.ascontiguousarray(words[:, member.at : last]).view(member.record)[:, 0]
-                    found[name[5:]] = records[column.name]
+                    what = self._try(
+                        member, "columns of its record", column_of, column, records[column.name], everywhere
+                    )
+                    found[name[5:]] = empty_column(column, count) if what is None else what
         return found
 
     def monitor(self, now_ns: int) -> dict[str, Mapping[str, Any]]:
@@ -397,11 +412,19 @@ def _compiled(plugin: Plugin, name: str, record: Any, shared: Any) -> Hook | Non
     try:
         return compile_hook(function, FRAME, PACKET, LIVE, record, record, STEER, shared)
     except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise UsageError(
-            f"plugin {plugin.name}: {name} cannot be compiled: {type(error).__name__}: {first}. It takes (frame,"
-            " packet, flow, mine, partner, steer, shared), uses numbers alone, and returns nothing"
+            f"plugin {plugin.name}: {name} cannot be compiled: {type(error).__name__}: {_heart_of(error)}. It takes"
+            " (frame, packet, flow, mine, partner, steer, shared), uses numbers alone, and returns nothing"
         ) from error
+
+
+def _heart_of(error: Exception) -> str:
+    """What Numba's long message is about: its first line that names something, and where that stands."""
+    lines = [line.strip() for line in _COLOURS.sub("", _text_of(error)).splitlines() if line.strip()]
+    lines[0] = lines[0].removeprefix(f"{type(error).__name__}: ")
+    said = next((line for line in lines if not line.startswith(_FRAME_OF_MESSAGE)), lines[0])
+    place = next((line.rstrip(":") for line in reversed(lines) if line.startswith('File "')), "")
+    return f"{said} ({place})" if place else said
 
 
 def _lines(member: _Member) -> list[str]:
@@ -410,7 +433,8 @@ def _lines(member: _Member) -> list[str]:
 
 
 def _said(member: _Member, now_ns: int) -> dict[str, Any]:
-    return dict(member.plugin.on_monitor(now_ns, member.shared) or {})
+    said = dict(member.plugin.on_monitor(now_ns, member.shared) or {})
+    return {str(name): value if isinstance(value, int | float) else str(value) for name, value in said.items()}
 
 
 def _named(member: _Member, key: str) -> tuple[str, Column]:
@@ -421,6 +445,21 @@ def _named(member: _Member, key: str) -> tuple[str, Column]:
         if name in member.names:
             return name, member.names[name]
     raise KeyError(f"{key} is no column that the plugin declares; it has {', '.join(member.names)}")
+
+
+def _read_only(rows: Any) -> Any:
+    """The same array, through which nothing can be changed: a hook that tries fails."""
+    view = rows.view()
+    view.flags.writeable = False
+    return view
+
+
+def _text_of(error: BaseException) -> str:
+    """What an exception says; one whose text raises says its name."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the text is the plugin's code, too
+        return type(error).__name__
 
 
 def _owner(name: str, column: Column) -> str:

@@ -47,6 +47,8 @@ def column_cells(values: Any) -> list[Any]:
         where they are not finite, which no format of rows can say.
     """
     cells: list[Any] = values.tolist()
+    if values.dtype.kind == "O":  # no output can hold half a surrogate pair: it becomes an escape
+        return [None if cell is None else cell.encode("utf-8", "backslashreplace").decode() for cell in cells]
     if values.dtype.kind != "f":
         return cells
     if values.dtype.itemsize == 4:  # the shortest text that gives the same float32
