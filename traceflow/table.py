@@ -263,9 +263,13 @@ class FlowTable:
 
     def _keep_records(self, flows: npt.NDArray[np.void], rows: npt.NDArray[np.uint32], *, of_gone: bool) -> None:
         """Keep what the plugins have of flows that ended, and whether one of them raised the alarm."""
-        steered, records = (self._gone_steered, self._gone_records) if of_gone else (self._steered, self._records)
-        flows["alarm"] = steered["alarm"][rows]
-        self._ended_records.append(records.reshape(-1, 2, self.plan.record_words)[rows])
+        if of_gone:  # in their order: slices take a third of the time of an index
+            count, size = len(rows), self.plan.record_words
+            flows["alarm"] = self._gone_steered["alarm"][:count]
+            self._ended_records.append(self._gone_records[: count * 2 * size].reshape(count, 2, size).copy())
+        else:
+            flows["alarm"] = self._steered["alarm"][rows]
+            self._ended_records.append(self._records.reshape(-1, 2, self.plan.record_words)[rows])
 
     def _hand_over(self) -> None:
         """Put what was taken since the last time among the flows to drain."""

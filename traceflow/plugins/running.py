@@ -163,6 +163,7 @@ class PluginSet:
 
     def __init__(self, plugins: Sequence[Plugin], *, taken: Iterable[str] = (), shots: bool = False) -> None:
         self.failures: list[PluginFailure] = []
+        self._sees_batches = any(type(plugin).on_batch is not Plugin.on_batch for plugin in plugins)
         self.columns: dict[str, Column] = {}
         self._members: list[_Member] = []
         taken = set(taken)
@@ -207,6 +208,11 @@ class PluginSet:
         self.plan = Plan(rows, record_words, words, shots, tuple(member.hooks for member in self._members))
         for member in self._members:
             self._try(member, "on_start", member.plugin.on_start, member.shared)
+
+    @property
+    def sees_batches(self) -> bool:
+        """Whether any of them has a hook for batches."""
+        return self._sees_batches
 
     def __bool__(self) -> bool:
         return bool(self._members)
