@@ -32,6 +32,19 @@ def cells(flows: FlowSet, names: str, at: int = 0) -> list[Any]:
     return found
 
 
+def dialogue() -> Exchange:
+    """UDP at 0, 3, 4, 7 ms: payload 10, 30, 20 back, 20. On the wire 42 more: 52, 72, 62 back, 62."""
+    talk = Exchange()
+    talk.a.udp(bytes(10))
+    talk.wait(ms=3)
+    talk.a.udp(bytes(30))
+    talk.wait(ms=1)
+    talk.b.udp(bytes(20))
+    talk.wait(ms=3)
+    talk.a.udp(bytes(20))
+    return talk
+
+
 def odd_wire() -> Wire:
     """Flows 1 to 7: one UDP packet, an IPv6 SYN, ICMP both ways, equal times, times that fall, no payload, IPv6 UDP."""
     wire = Wire()

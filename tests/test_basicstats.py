@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exchange import Exchange
-from plugin_runs import cells, check_values, odd_wire, traced
+from plugin_runs import cells, check_values, dialogue, odd_wire, traced
 
 from traceflow.compiled import COMPILED
 from traceflow.options import options_for
@@ -16,19 +16,6 @@ from traceflow.pipeline import Run
 from traceflow.plugins import PluginSet, load_plugins
 from traceflow.sources import open_source
 from traceflow.table import FROM_UPPER
-
-
-def dialogue() -> Exchange:
-    """UDP: 10 octets, after 3 ms 30 octets, after 1 ms 20 octets back, after 3 ms 20 octets."""
-    talk = Exchange()
-    talk.a.udp(bytes(10))
-    talk.wait(ms=3)
-    talk.a.udp(bytes(30))
-    talk.wait(ms=1)
-    talk.b.udp(bytes(20))
-    talk.wait(ms=3)
-    talk.a.udp(bytes(20))
-    return talk
 
 
 def test_sizes_by_hand() -> None:

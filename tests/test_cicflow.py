@@ -7,22 +7,9 @@ from pathlib import Path
 
 import pytest
 from exchange import ACK, PSH, URG, Exchange
-from plugin_runs import cells, check_values, odd_wire, traced
+from plugin_runs import cells, check_values, dialogue, odd_wire, traced
 
 from traceflow.plugins import load_plugins
-
-
-def dialogue() -> Exchange:
-    """UDP at 0, 3, 4, 7 ms: payload 10, 30, 20 back, 20."""
-    talk = Exchange()
-    talk.a.udp(bytes(10))
-    talk.wait(ms=3)
-    talk.a.udp(bytes(30))
-    talk.wait(ms=1)
-    talk.b.udp(bytes(20))
-    talk.wait(ms=3)
-    talk.a.udp(bytes(20))
-    return talk
 
 
 def statistics(name: str) -> str:

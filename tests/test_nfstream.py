@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import pytest
 from exchange import MS_NS, START_NS, Exchange
-from plugin_runs import cells, check_values, odd_wire, traced
+from plugin_runs import cells, check_values, dialogue, odd_wire, traced
 
 START_MS = START_NS // MS_NS
 
 
 def named(side: str, names: str, kind: str) -> str:
     return " ".join(f"{side}_{name}_{kind}" for name in names.split())
-
-
-def dialogue() -> Exchange:
-    """UDP at 0, 3, 4, 7 ms: payload 10, 30, 20 back, 20. On the wire 42 more: 52, 72, 62 back, 62."""
-    talk = Exchange()
-    talk.a.udp(bytes(10))
-    talk.wait(ms=3)
-    talk.a.udp(bytes(30))
-    talk.wait(ms=1)
-    talk.b.udp(bytes(20))
-    talk.wait(ms=3)
-    talk.a.udp(bytes(20))
-    return talk
 
 
 def test_times_packets_and_bytes() -> None:

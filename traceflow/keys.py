@@ -43,7 +43,7 @@ TUNNEL_MASK = 0xF0000000_FFFFFFFF
 @inline_kernel
 def is_reversed(packet: Any) -> Any:
     """Whether the source is the upper of the two ends. Equal ends count as not reversed."""
-    # Without branches: which end sends is chance, so a processor guesses every second packet wrong, 20 cycles each.
+    # Without branches: which end sends is chance, so a processor guesses every second packet wrong.
     ports = packet["src_port"] > packet["dst_port"]
     low = (packet["src_lo"] > packet["dst_lo"]) | ((packet["src_lo"] == packet["dst_lo"]) & ports)
     return (packet["src_hi"] > packet["dst_hi"]) | ((packet["src_hi"] == packet["dst_hi"]) & low)

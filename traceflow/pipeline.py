@@ -284,8 +284,7 @@ class FlowCollector:
             places = part["number"].astype(np.intp) - 1 if numbers is None else np.searchsorted(numbers, part["number"])
             rows[places] = as_octets(part)
             for name, values in given.items():
-                columns[name].data[places] = values.data  # a masked array sets both parts in three times the time
-                columns[name].mask[places] = np.ma.getmaskarray(values)
+                columns[name][places] = values
         self._ended, self._columns = ([ordered], [columns]) if len(ordered) else ([], [])
         return self._set_of(ordered, columns)
 
@@ -303,14 +302,21 @@ class FlowCollector:
         return flows
 
 
-def plugin_set(plugins: Iterable[str | Plugin | type[Plugin]]) -> PluginSet:
-    """The plugins of a run, from what a user gives.
+def plugin_set(
+    plugins: Iterable[str | Plugin | type[Plugin]], *, taken: Iterable[str] = (), shots: bool = False
+) -> PluginSet:
+    """The plugins of a run, from what a user gives; no column may have the name of a column or attribute of flows.
+
+    Args:
+        plugins: Names with options, objects, or classes.
+        taken: Names besides those that a column may not have either.
+        shots: Whether columns of plugins are wanted for each packet.
 
     Raises:
         UsageError: An unknown plugin, or one that does not fit.
     """
     attributes = (name for name in dir(Flow) if not name.startswith("_"))
-    return PluginSet(load_plugins(plugins), taken=[*flat_columns(np.zeros(0, FLOW)), *attributes])
+    return PluginSet(load_plugins(plugins), taken=[*flat_columns(np.zeros(0, FLOW)), *attributes, *taken], shots=shots)
 
 
 def trace(

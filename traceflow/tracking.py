@@ -56,7 +56,6 @@ STATE = np.dtype(
         ("clocked", "u8"),  # number of the last frame whose time is in the clock
         ("plugins", "u8"),  # how many of them see the packets, see steering.py
         ("record_words", "u8"),  # words that they keep of a direction
-        ("failed_plugins", "u8"),
         ("shots", "u1"),  # 1: what they have of a direction is copied after each packet
         ("pause_ns", "i8"),  # the kernel stops before the first frame at or behind this time
         ("out_of_order", "u8"),  # frames with a time before the clock

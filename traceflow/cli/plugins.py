@@ -10,9 +10,9 @@ from traceflow.cli.output import StandardOutput
 from traceflow.errors import UsageError, suggest
 from traceflow.plugins import Plugin, available, load_plugins
 from traceflow.plugins.registry import Available
-from traceflow.plugins.running import column_names
+from traceflow.plugins.running import column_names, packet_column_names
 from traceflow.sinks.rows import printable
-from traceflow.sinks.rows_fields import FLOW_FIELDS, FRAME_FIELDS, Field, kind_of
+from traceflow.sinks.rows_fields import FRAME_FIELDS, Field, kind_of
 
 __all__ = ["flow_fields", "frame_fields", "load", "run"]
 
@@ -27,17 +27,10 @@ def load(given: Sequence[str]) -> list[Plugin]:
 
 
 def flow_fields(plugins: Sequence[Plugin]) -> dict[str, Field]:
-    """The fields of rows of flows that plugins add, by name.
-
-    Raises:
-        UsageError: There is a field of that name already.
-    """
-    fields: dict[str, Field] = {}
-    for plugin in plugins:
-        for name, column in column_names(plugin).items():
-            _refuse_twice(plugin, name, FLOW_FIELDS | fields)
-            fields[name] = Field(name, kind_of(column.type))
-    return fields
+    """The fields of rows of flows that plugins add, by name; where there is one already, the run refuses the plugin."""
+    return {
+        name: Field(name, kind_of(column.type)) for plugin in plugins for name, column in column_names(plugin).items()
+    }
 
 
 def frame_fields(plugins: Sequence[Plugin]) -> dict[str, Field]:
@@ -48,18 +41,11 @@ def frame_fields(plugins: Sequence[Plugin]) -> dict[str, Field]:
     """
     fields: dict[str, Field] = {}
     for plugin in plugins:
-        kept = (plugin.record.names or ()) if plugin.record is not None else ()
-        for name, column in column_names(plugin).items():
-            if name.startswith("orig_") and column.per == "direction" and column.name in kept:
-                short = name.removeprefix("orig_")
-                _refuse_twice(plugin, short, FRAME_FIELDS | fields)
-                fields[short] = Field(short, kind_of(column.type))
+        for name, column in packet_column_names(plugin).items():
+            if name in FRAME_FIELDS or name in fields:
+                raise UsageError(f"plugin {plugin.name}: there is a column {name} already; give it another prefix")
+            fields[name] = Field(name, kind_of(column.type))
     return fields
-
-
-def _refuse_twice(plugin: Plugin, name: str, known: dict[str, Field]) -> None:
-    if name in known:
-        raise UsageError(f"plugin {plugin.name}: there is a column {name} already; give it another prefix")
 
 
 def run(names: Sequence[str]) -> int:

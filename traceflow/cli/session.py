@@ -17,8 +17,7 @@ from traceflow.cli.progress import Progress
 from traceflow.cli.reports import Report, watch
 from traceflow.flows import Account
 from traceflow.options import options_for
-from traceflow.pipeline import Run, Step
-from traceflow.plugins import PluginSet
+from traceflow.pipeline import Run, Step, plugin_set
 from traceflow.sinks.rows_fields import FLOW_FIELDS
 from traceflow.warmup import compile_side_by_side
 
@@ -55,7 +54,7 @@ class Session:
             *given.captures, limit=given.limit, keep=spool_folder is not None, spool_folder=spool_folder
         )
         self.captures.interruption = self.interruption
-        self.run = Run(self.captures, options, PluginSet(given.plugins, taken=FLOW_FIELDS, shots=shots))
+        self.run = Run(self.captures, options, plugin_set(given.plugins, taken=FLOW_FIELDS, shots=shots))
         self._report = Report() if given.report else None
         if given.monitor_ns is not None:
             watch(self.run, given.monitor_ns)

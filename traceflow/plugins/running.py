@@ -98,6 +98,16 @@ def column_names(plugin: Plugin | type[Plugin]) -> dict[str, Column]:
     return named
 
 
+def packet_column_names(plugin: Plugin) -> dict[str, Column]:
+    """The columns that can be shown of each packet, by name: those of a direction that are fields of the record."""
+    kept = (plugin.record.names or ()) if plugin.record is not None else ()
+    return {
+        name.removeprefix("orig_"): column
+        for name, column in column_names(plugin).items()
+        if column.per == "direction" and name.startswith("orig_") and column.name in kept
+    }
+
+
 def _words_of(plugin: Plugin, what: str, record: Any) -> np.dtype[np.void]:
     """A record with whole words.
 
@@ -156,6 +166,7 @@ class PluginSet:
         plan: What the table is handed.
         failures: Plugins that were taken out of the run.
         columns: All columns by their names in outputs, in order.
+        sees_batches: Whether any of them has a hook for batches.
 
     Raises:
         UsageError: What a plugin declares does not hold together, or its compiled hook cannot be compiled.
@@ -163,7 +174,7 @@ class PluginSet:
 
     def __init__(self, plugins: Sequence[Plugin], *, taken: Iterable[str] = (), shots: bool = False) -> None:
         self.failures: list[PluginFailure] = []
-        self._sees_batches = any(type(plugin).on_batch is not Plugin.on_batch for plugin in plugins)
+        self.sees_batches = any(type(plugin).on_batch is not Plugin.on_batch for plugin in plugins)
         self.columns: dict[str, Column] = {}
         self._members: list[_Member] = []
         taken = set(taken)
@@ -208,11 +219,6 @@ class PluginSet:
         self.plan = Plan(rows, record_words, words, shots, tuple(member.hooks for member in self._members))
         for member in self._members:
             self._try(member, "on_start", member.plugin.on_start, member.shared)
-
-    @property
-    def sees_batches(self) -> bool:
-        """Whether any of them has a hook for batches."""
-        return self._sees_batches
 
     def __bool__(self) -> bool:
         return bool(self._members)
@@ -372,15 +378,11 @@ class PluginSet:
         words = shots[: count * self.plan.record_words].reshape(count, self.plan.record_words)
         everywhere = np.ones(count, np.bool_)
         for member in self._members:
-            fields = (member.plugin.record.names or ()) if member.plugin.record is not None else ()
             last = member.at + member.record.itemsize // 8
             records = np.ascontiguousarray(words[:, member.at : last]).view(member.record)[:, 0]
-            for name, column in member.names.items():
-                if column.per == "direction" and name.startswith("orig_") and column.name in fields:
-                    what = self._try(
-                        member, "columns of its record", column_of, column, records[column.name], everywhere
-                    )
-                    found[name[5:]] = empty_column(column, count) if what is None else what
+            for name, column in packet_column_names(member.plugin).items():
+                what = self._try(member, "columns of its record", column_of, column, records[column.name], everywhere)
+                found[name] = empty_column(column, count) if what is None else what
         return found
 
     def monitor(self, now_ns: int) -> dict[str, Mapping[str, Any]]:
