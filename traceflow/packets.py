@@ -97,6 +97,8 @@ class Verdict(enum.IntEnum):
     """It would have opened a flow, and the table was full, where that opens none (option `when_full`)."""
     DUPLICATE = 12
     """An exact duplicate of a frame shortly before it, where these are removed (option `duplicates`)."""
+    FILTERED = 13
+    """A filter did not let it through (`-f`, or the graph of a grabber)."""
 
     @property
     def text(self) -> str:
@@ -228,9 +230,12 @@ class Batch:
         frames: FRAME[m].
         first_number: Number of the first frame, counted from 1 over all captures.
         first_in_file: Number of the first frame in its own file, from 1.
+        quiet_ns: Of a batch without frames, which a live source gives now and then on a quiet link: the time up to
+            which no frame is to come any more. None where there are frames.
     """
 
     octets: npt.NDArray[np.uint8] = field(repr=False)
     frames: npt.NDArray[np.void] = field(repr=False)
     first_number: int
     first_in_file: int
+    quiet_ns: int | None = None

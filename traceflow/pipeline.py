@@ -26,7 +26,7 @@ from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
 from traceflow.live import as_octets
 from traceflow.options import Options, options_for
-from traceflow.packets import FRAGMENT, PACKET, QUOTES, Batch
+from traceflow.packets import FRAGMENT, PACKET, QUOTES, Batch, Verdict
 from traceflow.plugins import Batch as PluginBatch
 from traceflow.plugins import Plugin, PluginSet, load_plugins
 from traceflow.quotes import NO_QUOTES, Quotes
@@ -38,6 +38,8 @@ __all__ = ["Engine", "FlowCollector", "Run", "Step", "plugin_set", "trace"]
 
 _NO_LATE = np.zeros(0, LATE)
 _NO_FLOWS = np.zeros(0, FLOW)
+_FILTERED = np.zeros((), PACKET)
+_FILTERED["verdict"] = Verdict.FILTERED
 
 
 @dataclasses.dataclass(slots=True)
@@ -112,11 +114,21 @@ class Engine:
         self.table.on_pause = pause
         self.table.pause_at(-int(NEVER_NS))
 
-    def step(self, batch: Batch) -> Step:
-        """Trace the next frames."""
+    def step(self, batch: Batch, keep: npt.NDArray[np.bool_] | None = None) -> Step:
+        """Trace the next frames.
+
+        Args:
+            batch: The frames; none of them where only time went on.
+            keep: bool[m], whether a filter lets each through: the others are numbered, and get the Verdict FILTERED.
+                None: all.
+        """
+        if batch.quiet_ns is not None:
+            return self.tick(batch.quiet_ns)
         if len(self._rows) < len(batch.frames):
             self._rows = np.zeros(len(batch.frames), PACKET)
         packets = decode_batch(batch.octets, batch.frames, self._rows, outer=self.table.options.outer)
+        if keep is not None:
+            packets[~keep] = _FILTERED
         self.duplicates.mark(batch.octets, batch.frames, packets)
         if self._checksums:
             verify_batch(batch.octets, batch.frames, packets)

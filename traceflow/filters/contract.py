@@ -1,0 +1,139 @@
+"""What a kind of filter gives, and what it is given: indexes in, indexes out.
+
+A filter never sees a packet by itself, and copies none: a batch lies in memory once, and every filter passes on which
+of its packets it lets through. What a filter remembers from batch to batch is in its Runner; a Runner is made for each
+node of the graphs that run together, and nodes that are equal have one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from traceflow.filters.graph import Call
+from traceflow.packets import Batch
+
+__all__ = ["FLOW_FACTS", "Kind", "ParameterError", "Runner", "Seen", "Selection"]
+
+FLOW_FACTS = np.dtype(
+    [
+        ("flow", "u8"),  # number of the flow of the packet, 0 where it has none
+        ("packets", "u8"),  # frames of the flow so far, this one included
+        ("first_ns", "i8"),  # time stamp of the first frame of the flow
+        ("state", "u1"),  # TcpState of the sender of the packet, right after it
+        ("from_responder", "u1"),  # whether the responder sent it, as far as is known now
+    ],
+    align=True,
+)
+"""What the flow table says of a packet right after it came."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Selection:
+    """Some packets of a batch.
+
+    Attributes:
+        indexes: uint32[k], ascending, each once.
+        limit: uint32[k], octets of each that may still be looked at (`truncate`); None: all that were captured.
+    """
+
+    indexes: npt.NDArray[np.uint32]
+    limit: npt.NDArray[np.uint32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+
+class Seen:
+    """A batch and what is known of it. Valid until the next one; copy what must outlive it.
+
+    Attributes:
+        batch: The frames and their octets.
+        packets: PACKET[m].
+        device: Name of the device it comes from.
+        link_types: Link types of its frames are in FRAME `link`.
+    """
+
+    __slots__ = ("_facts", "_facts_of", "batch", "device", "packets")
+
+    def __init__(
+        self,
+        batch: Batch,
+        packets: npt.NDArray[np.void],
+        device: str = "",
+        facts_of: Callable[[], npt.NDArray[np.void]] | None = None,
+    ) -> None:
+        self.batch, self.packets, self.device = batch, packets, device
+        self._facts_of = facts_of
+        self._facts: npt.NDArray[np.void] | None = None
+
+    @property
+    def facts(self) -> npt.NDArray[np.void]:
+        """FLOW_FACTS[m] of all packets of the batch."""
+        if self._facts is None:
+            if self._facts_of is None:
+                raise RuntimeError("no flow table follows this batch; the graph should have said that it needs one")
+            self._facts = self._facts_of()
+        return self._facts
+
+
+class Runner(Protocol):
+    """A filter at work."""
+
+    def run(self, seen: Seen, given: Selection) -> Selection:
+        """The packets that go on.
+
+        Args:
+            seen: The batch.
+            given: Those that came here, at least one.
+
+        Returns:
+            Some of them, in their order; `given` itself where all go on.
+
+        Raises:
+            TraceflowError: It cannot go on at all; the graphs it stands in are closed with that reason.
+        """
+
+    def counters(self) -> dict[str, int]:
+        """What it has counted so far, by name (`packets`, `octets`, ...); empty where it counts nothing."""
+
+
+class ParameterError(ValueError):
+    """A parameter that a kind of filter cannot take.
+
+    Attributes:
+        at: Place in the parameter, from 0.
+    """
+
+    def __init__(self, message: str, at: int = 0) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of filter.
+
+    Attributes:
+        name: Its name in texts and policies.
+        summary: One line for lists.
+        form: What its parameter looks like, for messages: `N [by flow]`; empty where it takes none.
+        canonical: Brings a parameter into its one form. Raises ParameterError.
+        make: Makes the Runner of a call.
+        predicate: Whether it only looks at one packet, so that `~` and `&` make sense.
+        memory: Sizes of its memory that may be given, in octets; empty: none.
+        needs_flows: Whether it reads `Seen.facts`.
+    """
+
+    name: str
+    summary: str
+    form: str
+    canonical: Callable[[str], str]
+    make: Callable[[Call], Any]
+    predicate: bool = False
+    memory: tuple[int, ...] = ()
+    needs_flows: bool = False
