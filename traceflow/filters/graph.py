@@ -173,6 +173,7 @@ class Node:
     """
 
     __slots__ = ("filter", "key", "upstream")
+    key: bytes
 
     def __init__(self, one: Filter, upstream: Iterable[Node] = ()) -> None:
         self.filter = one
