@@ -15,6 +15,7 @@ __all__ = [
     "CannotReadError",
     "CannotWriteError",
     "FileExists",
+    "FilterError",
     "IncompleteWarning",
     "MalformedCaptureError",
     "NotACaptureError",
@@ -32,6 +33,10 @@ class TraceflowError(Exception):
 
 class UsageError(TraceflowError, ValueError):
     """The caller asked for something that does not exist: a format, field, profile or option."""
+
+
+class FilterError(TraceflowError):
+    """A filter cannot go on, as a function of the user failed; the graphs that it stands in are closed."""
 
 
 class CannotReadError(TraceflowError, OSError):
