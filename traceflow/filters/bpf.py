@@ -37,7 +37,15 @@ _HOST_ORDER: Final = (0, 109)
 _PROBES: Final = (
     *(101, 113, 105, 127, 0, 9, 8),  # raw IP, Linux cooked, 802.11, radiotap, BSD loopback, PPP, SLIP
     *(6, 10, 7, 100, 123, 140, 117),  # token ring, FDDI, ARCNET, ATM, SunATM, MTP2, PF's log
-    *(137, 276, 226, 166, 99, 107, 219),  # Juniper, Linux cooked 2, IPNET, PPP with direction, Symantec, frame relay, ERF
+    *(
+        137,
+        276,
+        226,
+        166,
+        99,
+        107,
+        219,
+    ),  # Juniper, Linux cooked 2, IPNET, PPP with direction, Symantec, frame relay, ERF
 )
 """Link types of which each has words of its own in expressions: one that none of them knows is wrong."""
 
@@ -47,8 +55,6 @@ _WRONG_EVERYWHERE: Final = ("unknown ", "syntax error", "can't parse")
 
 _NOTHING: Final = np.array([(0x06, 0, 0, 0)], PROGRAM)
 """A program that lets no frame through."""
-
-_Failure = ExpressionError | UsageError
 
 
 class Expression:
@@ -86,11 +92,11 @@ class Expression:
         if not isinstance(first, ExpressionError):
             if isinstance(first, UsageError):
                 raise first
+            self._programs[_ETHERNET, "little"] = first
             return
         if not first.words.startswith(_WRONG_EVERYWHERE) and any(
             not isinstance(self._compiled(link), UsageError) for link in _PROBES
         ):
-            self._programs.clear()  # where it matches nothing, that is known to be an answer now
             return
         raise UsageError(f"the filter {self.text!r} is wrong: {first.words}; see pcap-filter(7)")
 
@@ -166,6 +172,8 @@ class Expression:
                 keep = np.zeros(len(indexes), np.bool_)
                 big = _is_big(batch, indexes)
                 for order, chosen in (("little", ~big), ("big", big)):
+                    if not chosen.any():
+                        continue
                     part = None if limits is None else limits[chosen]
                     keep[chosen] = self._machine(link, order).run(batch.octets, batch.frames, indexes[chosen], part)
         except UsageError as error:
