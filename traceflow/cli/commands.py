@@ -121,7 +121,7 @@ def _common(command: _Command) -> _Command:
                 "-f",
                 "expression",
                 metavar="EXPR",
-                help="Trace only frames that a pcap filter lets through: 'tcp port 443'. All frames keep their numbers.",
+                help="Trace only frames that a pcap filter lets through: 'tcp port 443'. All frames keep their number.",
             ),
             add_rule_options,
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),

@@ -45,7 +45,7 @@ _PROBES: Final = (
         99,
         107,
         219,
-    ),  # Juniper, Linux cooked 2, IPNET, PPP with direction, Symantec, frame relay, ERF
+    ),  # Juniper, Linux cooked 2, IPNET, PPP with direction, Symantec, ...
 )
 """Link types of which each has words of its own in expressions: one that none of them knows is wrong."""
 
