@@ -177,6 +177,7 @@ class Loaded:
 
     batches: list[Any]
     frames: Frames
+    limits: list[npt.NDArray[np.uint32]]
 
     def kept(self, keeps: list[npt.NDArray[np.bool_]], first: int) -> Frames:
         """The frames that were let through, of the first `first`."""
@@ -185,7 +186,7 @@ class Loaded:
 
 
 def loaded(path: Path) -> Loaded:
-    """Read a capture."""
+    """Read a capture. libpcap cuts frames to what the file says is the longest, and what is compared is cut as well."""
     batches, rows = [], []
     with open_source(path) as captures:
         for batch in captures.batches():
@@ -193,9 +194,11 @@ def loaded(path: Path) -> Loaded:
             batches.append(type(batch)(octets, frames, batch.first_number, batch.first_in_file))
             data = octets.tobytes()
             for frame in frames:
-                start, captured = int(frame["start"]), int(frame["captured"])
+                most = captures.interfaces[int(frame["interface"])].snaplen or 2**32 - 1
+                start, captured = int(frame["start"]), min(int(frame["captured"]), most)
                 rows.append((captured, int(frame["wire"]), _digest(data[start : start + captured])))
-    return Loaded(batches, Frames(rows))
+    cuts = np.array([row[0] for row in rows], np.uint32)
+    return Loaded(batches, Frames(rows), np.split(cuts, np.cumsum([len(batch.frames) for batch in batches])[:-1]))
 
 
 def compare(path: Path, name: str, found: Found, expressions: tuple[str, ...] = EXPRESSIONS) -> None:
@@ -222,7 +225,10 @@ def _judge(
     """Compare what both let through of the first `count` frames."""
     try:
         expression = Expression(text)
-        keeps = [expression.keep(batch) for batch in ours.batches]
+        keeps = [
+            expression.select(batch, np.arange(len(batch.frames), dtype=np.uint32), limits)
+            for batch, limits in zip(ours.batches, ours.limits, strict=True)
+        ]
     except UsageError as error:
         found.differences.append((name, text, f"we refuse it: {error}; tcpdump: {said}"))
         return
@@ -238,7 +244,9 @@ def _judge(
     found.frames += count
     found.kept += len(mine.rows)
     if not mine.equal(theirs, octets=octets):
-        found.differences.append((name, text, f"we let {len(mine.rows)} of {count} through, tcpdump {len(theirs.rows)}"))
+        found.differences.append(
+            (name, text, f"we let {len(mine.rows)} of {count} through, tcpdump {len(theirs.rows)}")
+        )
 
 
 def captures(folder: Path) -> list[Path]:
