@@ -183,6 +183,10 @@ def test_demands_on_parameters() -> None:
     assert small.check(ETH0 >> SAMPLER, "u")
     assert small.check(ETH0 >> Call("drop", "4"), "u")
     assert not small.check(ETH0 >> Call("drop", "many"), "u")  # no number: it may be 5 or more
+    guarded = Policy(allow("*"), require("search", after=Use("drop", at_least=5)))
+    assert [bool(guarded.check(ETH0 >> Call("drop", n) >> SEARCH, "u")) for n in ("5", "4", "many", "-9", "5x")] == [
+        True, False, False, False, False
+    ]  # fmt: skip
     exact = Policy(allow(["device", "sampler"]), allow(Use("drop", parameter="a")))
     assert [bool(exact.check(ETH0 >> Call("drop", one), "u")) for one in ("a", "b")] == [True, False]
 
@@ -359,6 +363,11 @@ def test_every_call_of_a_filter_is_checked() -> None:
     ]
 
 
+def test_a_path_may_end_where_another_goes_on() -> None:
+    assert broken(PAIRED_DROP, (ETH0 >> DROP) + (ETH0 >> DROP >> RETURN)) == ["require 1"]
+    assert broken(SAMPLED_SEARCH, (ETH0 + (ETH0 >> SAMPLER)) >> SEARCH) == ["require 1"]
+
+
 def test_a_hidden_device_is_found() -> None:
     policy = Policy(allow("*"), deny("*", devices="eth0"))
     assert policy.check(ETH1 >> COUNT, "u")
@@ -377,6 +386,7 @@ def test_a_path_that_names_no_device_may_be_on_any() -> None:
     ]
     assert policy.check(COUNT, "u", devices="lo")
     assert not policy.check(COUNT, "u", devices=["lo", "eth0"])
+    assert not policy.check(COUNT, "u", devices=["lo", "wlan0"])
     assert broken(SAMPLED_SEARCH, SEARCH) == ["require 1"]
     assert SAMPLED_SEARCH.check(SEARCH, "u", devices="eth1")
     assert broken(SAMPLED_SEARCH, (SAMPLER >> COUNT) + SEARCH) == ["require 1"]
@@ -772,8 +782,11 @@ MISTAKES = [
     ("functions = [\n'drop',\n'a b']\n", 1, "'a b' is no name"),
     ("functions = ['bpf']\n", 1, "BPF is a filter of traceflow"),
     (f"[[snaplen]]\nat_most = {'9' * 5000}\n", 2, "cannot be read"),
+    (f"[[snaplen]]\nat_most = 0x{'f' * 5000}\n", 2, "it is a number of digits; write a number"),
+    (f"[[deny]]\nfunction = {{ name = 'sampler', at_least = 0x{'f' * 5000} }}\n", 2, "digits; write a number"),
+    (f"functions = [0x{'f' * 5000}]\n", 1, "very many digits is no name"),
     (f"\nx = {'[' * 5000}{']' * 5000}\n", 2, "cannot be read"),
-    (f"\n\n{'a.' * 5000}b = 1\n", 3, "the key is too long"),
+    (f"\n\n{'a.' * 5000}b = 1\n", 3, "the key has too many parts"),
 ]  # fmt: skip
 
 

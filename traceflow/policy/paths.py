@@ -171,17 +171,18 @@ class Paths:
             budget: How much work it may be.
         """
         start: dict[int, Ways] = {place: {classes[place]: {0: None}} for place in self.devices}
-        return _walk(range(len(self.calls)), self.before, start, self._bits(guards), budget)
+        return _walk(range(len(self.calls)), self.before, start, self._bits(guards, budget), budget)
 
     def ways_from(self, guards: Sequence[Guard], budget: Budget) -> list[Ways]:
         """The ways from right behind each place to an end; all devices are class 0."""
         places = range(len(self.calls) - 1, -1, -1)
-        return _walk(places, self.behind, {self.end: {0: {0: None}}}, self._bits(guards), budget)
+        return _walk(places, self.behind, {self.end: {0: {0: None}}}, self._bits(guards, budget), budget)
 
-    def _bits(self, guards: Sequence[Guard]) -> list[int]:
+    def _bits(self, guards: Sequence[Guard], budget: Budget) -> list[int]:
         seen: dict[tuple[Call, ...], int] = {}
         for calls in self.standing:
             if calls not in seen:
+                budget.spend(len(calls) * len(guards) // 4)
                 met = [any(guard.met_by(call) for call in calls) for guard in guards]
                 seen[calls] = sum(1 << bit for bit, is_met in enumerate(met) if is_met)
         return [seen[calls] for calls in self.standing]
