@@ -15,7 +15,9 @@ __all__ = [
     "CannotReadError",
     "CannotWriteError",
     "FileExists",
+    "FilterError",
     "IncompleteWarning",
+    "LibraryMissingError",
     "MalformedCaptureError",
     "NotACaptureError",
     "TraceflowError",
@@ -34,12 +36,20 @@ class UsageError(TraceflowError, ValueError):
     """The caller asked for something that does not exist: a format, field, profile or option."""
 
 
+class FilterError(TraceflowError):
+    """A filter cannot go on, as a function of the user failed; the graphs that it stands in are closed."""
+
+
 class CannotReadError(TraceflowError, OSError):
     """The input cannot be opened or read: missing, a directory, no permission, a device error."""
 
 
 class CannotWriteError(TraceflowError, OSError):
     """The output cannot be written: no permission, a full disk, a path that is a file."""
+
+
+class LibraryMissingError(TraceflowError, ImportError):
+    """A library of the system that this needs is not installed; the message says how to install it."""
 
 
 class FileExists(CannotWriteError, FileExistsError):  # noqa: N818 - the name PyPCAPKit's users know

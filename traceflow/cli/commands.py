@@ -55,6 +55,7 @@ class Input:
         plugins: Objects of `plugins.Plugin`, in the order in which they run.
         report: Whether the end report is wanted.
         monitor_ns: Interval of packet time at which the run says where it stands; None: never.
+        expression: An Expression of `filters.bpf`: which frames are traced; None: all.
     """
 
     captures: tuple[str, ...]
@@ -67,6 +68,7 @@ class Input:
     plugins: list[Any] = field(default_factory=list)
     report: bool = False
     monitor_ns: int | None = None
+    expression: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,6 @@ def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[s
     return given
 
 
-def _reserved(_context: Any, _parameter: Any, given: str | None) -> None:
-    if given is not None:
-        raise click.BadParameter("-f is kept for filters, which come in a later version; leave it out")
-
-
 def _common(command: _Command) -> _Command:
     """Add the argument and the options that all commands have."""
     for decorate in reversed(
@@ -120,6 +117,12 @@ def _common(command: _Command) -> _Command:
             click.option(
                 "-c", "limit", metavar="N", type=click.IntRange(min=1), help="Stop after N frames over all captures."
             ),
+            click.option(
+                "-f",
+                "expression",
+                metavar="EXPR",
+                help="Trace only frames that a pcap filter lets through: 'tcp port 443'. All frames keep their number.",
+            ),
             add_rule_options,
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option(
@@ -141,7 +144,6 @@ def _common(command: _Command) -> _Command:
                 help="Say where the run stands whenever so much packet time has passed: 10s.",
             ),
             click.option("-q", "quiet", is_flag=True, help="No account, notes or progress; errors only."),
-            click.option("-f", "reserved", hidden=True, expose_value=False, callback=_reserved),
         )
     ):
         command = decorate(command)
@@ -151,9 +153,11 @@ def _common(command: _Command) -> _Command:
 def _input(**typed: Any) -> Input:
     """What every command is given, of what was typed."""
     rules = take_rules(typed)
+    text = typed.pop("expression")
+    expression = None if text is None else _load("filtering").expression(text)
     names = typed.pop("plugins")
     plugins = _load("plugins").load(names) if names else []
-    return Input(rules=rules, plugins=plugins, **typed)
+    return Input(rules=rules, plugins=plugins, expression=expression, **typed)
 
 
 def _fields_of(

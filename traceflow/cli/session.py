@@ -54,7 +54,9 @@ class Session:
             *given.captures, limit=given.limit, keep=spool_folder is not None, spool_folder=spool_folder
         )
         self.captures.interruption = self.interruption
-        self.run = Run(self.captures, options, plugin_set(given.plugins, taken=FLOW_FIELDS, shots=shots))
+        self.run = Run(
+            self.captures, options, plugin_set(given.plugins, taken=FLOW_FIELDS, shots=shots), given.expression
+        )
         self._report = Report() if given.report else None
         if given.monitor_ns is not None:
             watch(self.run, given.monitor_ns)
@@ -74,8 +76,8 @@ class Session:
 
     @property
     def failed(self) -> bool:
-        """Whether no capture at all could be read."""
-        return bool(self.captures.errors) and not self.captures.opened
+        """Whether no capture at all could be read, or no frame be judged by the filter."""
+        return self.run.failed
 
     def account(self) -> Account:
         """What became of every frame."""
@@ -106,14 +108,14 @@ class Session:
         failures = self.run.plugins.failures
         for failure in failures:
             say(f"incomplete: {failure}")
-        for error in self.captures.errors:
+        for error in self.run.errors:
             say(f"failed: {error}" if self.failed else f"incomplete: {error}")
         if self.interruption.asked:
             say("interrupted" if self._cut_short else "interrupted: not everything was written")
             return Exit.INTERRUPTED
         if self.failed:
             return Exit.FAILED
-        return Exit.INCOMPLETE if self.captures.errors or failures else Exit.OK
+        return Exit.INCOMPLETE if self.run.errors or failures else Exit.OK
 
     def __enter__(self) -> Self:
         self.interruption.__enter__()
