@@ -23,6 +23,7 @@ from traceflow.filters import kinds
 from traceflow.filters.contract import Kind
 from traceflow.filters.graph import All, Call, Filter, Graph, Node, Not
 from traceflow.filters.kinds import make_call, register
+from traceflow.filters.text import parse_graph
 from traceflow.policy import Rule, Use, Verdict, addresses, allow, callbacks, deny, require, snaplen
 from traceflow.policy.rules import KEYS
 from traceflow.policy.tables import OCTETS_MAX, parse_policy
@@ -782,7 +783,7 @@ MISTAKES = [
     ("functions = [\n'drop',\n'a b']\n", 1, "'a b' is no name"),
     ("functions = ['bpf']\n", 1, "BPF is a filter of traceflow"),
     (f"[[snaplen]]\nat_most = {'9' * 5000}\n", 2, "cannot be read"),
-    (f"[[snaplen]]\nat_most = 0x{'f' * 5000}\n", 2, "it is a number of digits; write a number"),
+    (f"[[snaplen]]\nat_most = 0x{'f' * 5000}\n", 2, "very many digits; write a number"),
     (f"[[deny]]\nfunction = {{ name = 'sampler', at_least = 0x{'f' * 5000} }}\n", 2, "digits; write a number"),
     (f"functions = [0x{'f' * 5000}]\n", 1, "very many digits is no name"),
     (f"\nx = {'[' * 5000}{']' * 5000}\n", 2, "cannot be read"),
@@ -887,7 +888,7 @@ def test_the_examples_of_the_page() -> None:
     blocks = re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)
     files = [Policy.parse(text) for language, text in blocks if language == "toml"]
     assert files[:2] == [SAMPLED_SEARCH, PAIRED_DROP]
-    says = SAMPLED_SEARCH.check(Call("device", "eth0") >> SEARCH, "guest")
+    says = SAMPLED_SEARCH.check(parse_graph("(device,eth0) -> (search,password)"), "guest")
     assert str(says) == next(text for language, text in blocks if language == "text").strip()
     lab = make_call("net", "10.0.0.0/8") >> make_call("truncate", "96")
     assert files[2].check(ETH1 >> lab >> SAMPLER >> SEARCH >> COUNT, "guest1").callbacks_per_second == 10

@@ -130,7 +130,7 @@ class _Check:
         denies: list[int] = []
         allows: list[_Demand] = []
         requires: list[_Demand] = []
-        self._budget.spend(sum(1 + len(rule.function) for rule in self.rules) // 4)
+        self._budget.spend(sum(1 + len(rule.function) for rule in self.rules))
         for number, rule in enumerate(self.rules):
             if rule.kind in ("addresses", "snaplen"):
                 guard = self._guard_of(rule)
