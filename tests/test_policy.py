@@ -276,6 +276,7 @@ def test_snaplen() -> None:
     policy = Policy(allow("*"), snaplen(96))
     cut, longer = make_call("truncate", "96"), make_call("truncate", "97")
     assert policy.check(ETH0 >> HTTP >> cut >> (COUNT + SEARCH), "u")
+    assert policy.check(ETH0 >> SAMPLER >> COUNT >> cut, "u")  # lengths are no octets
     assert broken(policy, ETH0 >> longer >> COUNT) == ["snaplen 1"]
     assert broken(policy, ETH0 >> (cut + longer) >> COUNT) == ["snaplen 1"]
     assert broken(policy, ETH0 >> SEARCH >> cut) == ["snaplen 1"]  # the search has seen all octets
@@ -289,8 +290,13 @@ def test_snaplen() -> None:
 )
 def test_the_snaplen_of_the_parameters(value: Any, is_accepted: bool) -> None:
     """0 is no length: tcpdump takes it for the largest."""
-    spec = SimpleNamespace(graph=ETH0 >> SEARCH, callbacks=[], parameters={"snaplen": value})
-    assert bool(Policy(allow("*"), snaplen(96)).check(spec, "u")) is is_accepted
+    policy = Policy(allow("*"), snaplen(96))
+    spec = SimpleNamespace(graph=ETH0 >> COUNT, callbacks=[], parameters={"snaplen": value})
+    assert bool(policy.check(spec, "u")) is is_accepted
+    spec.graph = ETH0 >> SEARCH  # it looks at octets before they are cut
+    assert not policy.check(spec, "u")
+    spec.graph = ETH0 >> make_call("truncate", "96") >> SEARCH
+    assert policy.check(spec, "u")
 
 
 def test_the_rate_of_callbacks_is_the_lowest_that_holds() -> None:
@@ -630,6 +636,7 @@ def _naive(rules: list[Rule], path: list[int]) -> set[tuple[int, str]]:
                         rule.kind in ("addresses", "snaplen")
                         and holds(rule)
                         and fact[0] not in ("net", "truncate")
+                        and (rule.kind == "addresses" or fact[0] not in ("sampler", "packetcount"))
                         and not on_path(rule, place)
                     )
                 ):
