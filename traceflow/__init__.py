@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from traceflow.packets import Tunnel, Verdict
     from traceflow.pipeline import trace
     from traceflow.plugins.peafowl import Direction, Statistic
+    from traceflow.policy import Policy
     from traceflow.sources import open_source
     from traceflow.tracer import TraceFlow
 
@@ -35,6 +36,7 @@ __all__ = [
     "IncompleteWarning",
     "LiveFlow",
     "Options",
+    "Policy",
     "Statistic",
     "TraceFlow",
     "TraceflowError",
@@ -64,6 +66,7 @@ _HOMES = {
     "IncompleteWarning": "errors",
     "LiveFlow": "feeding",
     "Options": "options",
+    "Policy": "policy",
     "Statistic": "plugins.peafowl",
     "TraceFlow": "tracer",
     "TraceflowError": "errors",
