@@ -191,18 +191,18 @@ def test_a_runner_of_the_wrong_link_type() -> None:
 
 # --- tcpdump --------------------------------------------------------------------------------------------------------
 
-BY_HAND = ("vlan-stacks.pcap", "fragments.pcap", "ipv6-extensions.pcap", "links-sll2.pcap", "truncated.pcap")
+SOME = ("vlan-stacks.pcap", "fragments.pcap", "ipv6-extensions.pcap")
 
 
-@pytest.mark.once("it starts tcpdump 400 times")
+@pytest.mark.once("it starts tcpdump 230 times")
 @pytest.mark.skipif(TCPDUMP is None, reason="tcpdump is not installed")
 def test_tcpdump_lets_the_same_frames_through(fixtures_folder: Path) -> None:
     found = Found()
-    for name in BY_HAND:
+    for name in SOME:
         compare(fixtures_folder / name, name, found)
     assert found.differences == []
-    assert found.captures == len(BY_HAND)
-    assert found.comparisons + found.refused == len(BY_HAND) * len(EXPRESSIONS)
+    assert found.captures == len(SOME)
+    assert found.comparisons + found.refused == len(SOME) * len(EXPRESSIONS)
     assert found.kept > found.frames // 20
 
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from exchange import ETHER_ARP, ICMP, UDP, Exchange, Wire, ethernet, ipv4, pcap_octets, udp
@@ -227,20 +224,3 @@ def test_without_libpcap(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPat
     assert (code, out) == (Exit.FAILED, "")
     assert "apt install libpcap0.8" in err
     assert cli("flows", tmp_path / "capture.pcap")[0] == Exit.OK
-
-
-_LOADED = """
-import sys, traceflow
-from traceflow.cli.program import run
-assert run(["flows", {path!r}, "-q", *{more!r}]) == 0
-print(sorted({{"ctypes.util", "traceflow.libpcap", "traceflow.filters.machine"}} & set(sys.modules)), file=sys.stderr)
-"""
-
-
-@pytest.mark.once("it starts processes")
-@pytest.mark.parametrize(("more", "loaded"), [([], 0), (["-f", "tcp"], 2)])
-def test_without_a_filter_nothing_of_it_is_loaded(more: list[str], loaded: int, tmp_path: Path) -> None:
-    script = _LOADED.format(path=str(mixed(tmp_path)), more=more)
-    done: Any = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    said = done.stderr.strip().splitlines()[-1]
-    assert ("traceflow.libpcap" in said) + ("traceflow.filters.machine" in said) == loaded
