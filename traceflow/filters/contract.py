@@ -106,10 +106,10 @@ class ParameterError(ValueError):
     """A parameter that a kind of filter cannot take.
 
     Attributes:
-        at: Place in the parameter, from 0.
+        at: Place in the parameter, from 0; None: the memory is wrong.
     """
 
-    def __init__(self, message: str, at: int = 0) -> None:
+    def __init__(self, message: str, at: int | None = 0) -> None:
         super().__init__(message)
         self.at = at
 
@@ -123,10 +123,11 @@ class Kind:
         summary: One line for lists.
         form: What its parameter looks like, for messages: `N [by flow]`; empty where it takes none.
         canonical: Brings a parameter into its one form. Raises ParameterError.
-        make: Makes the Runner of a call.
+        make: Makes the Runner of a call whose parameter is in that form.
+        check: Looks at a call as a whole, where parameter and memory must fit each other. Raises ParameterError.
         predicate: Whether it only looks at one packet, so that `~` and `&` make sense.
         memory: Sizes of its memory that may be given, in octets; empty: none.
-        needs_flows: Whether it reads `Seen.facts`.
+        needs_flows: Whether it reads `Seen.facts`; of some kinds the parameter decides.
     """
 
     name: str
@@ -136,4 +137,5 @@ class Kind:
     make: Callable[[Call], Any]
     predicate: bool = False
     memory: tuple[int, ...] = ()
-    needs_flows: bool = False
+    needs_flows: bool | Callable[[Call], bool] = False
+    check: Callable[[Call], None] | None = None
