@@ -18,6 +18,8 @@ __all__ = [
     "IncompleteWarning",
     "MalformedCaptureError",
     "NotACaptureError",
+    "NotAllowedError",
+    "StateError",
     "TraceflowError",
     "TruncatedCaptureError",
     "UnsupportedCaptureError",
@@ -32,6 +34,22 @@ class TraceflowError(Exception):
 
 class UsageError(TraceflowError, ValueError):
     """The caller asked for something that does not exist: a format, field, profile or option."""
+
+
+class StateError(UsageError):
+    """A grabber or a monitor was asked for what it cannot do in the state in which it is."""
+
+
+class NotAllowedError(TraceflowError):
+    """A policy does not let a user run a graph.
+
+    Attributes:
+        verdict: What it says, with every reason.
+    """
+
+    def __init__(self, verdict: object) -> None:
+        super().__init__(str(verdict))
+        self.verdict = verdict
 
 
 class CannotReadError(TraceflowError, OSError):

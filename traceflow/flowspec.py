@@ -79,6 +79,7 @@ class TracerSpec:
         return not (self.sinks or self.on_flow_end) if self.keep is None else self.keep
 
 
+_PARAMETERS = ("buffer", "snaplen", "tracer")
 _OF_TRACER = tuple(field.name for field in dataclasses.fields(TracerSpec))
 
 
@@ -111,8 +112,9 @@ class FlowSpec:
         Args:
             graph: The graph of filters, or one filter.
             callbacks: PacketCallback, or tuples `(packets, function)` or `(packets, function, lifetime)`.
-            parameters: `buffer` (yes or no) and `tracer`, a mapping of the attributes of TracerSpec, where `plugins`
-                and `sinks` are lists; what is no attribute of it is one of `options.Options`.
+            parameters: `buffer` (yes or no); `snaplen`, octets of each packet that are handed out at most; `tracer`, a
+                mapping of the attributes of TracerSpec, where `plugins` and `sinks` are lists; what is no attribute of
+                it is one of `options.Options`.
 
         Returns:
             Itself.
@@ -124,8 +126,10 @@ class FlowSpec:
             raise UsageError(f"a FlowSpec is populated with a graph of filters, not with {graph!r}; see FlowSpec.parse")
         given = dict(parameters or {})
         for name in given:
-            if name not in ("buffer", "tracer"):
-                raise UsageError(suggest("parameter", str(name), ("buffer", "tracer")))
+            if name not in _PARAMETERS:
+                raise UsageError(suggest("parameter", str(name), _PARAMETERS))
+        if given.get("snaplen") is not None:
+            _whole("parameter snaplen", given["snaplen"], None)
         buffer = given.get("buffer")
         if buffer is not None and not isinstance(buffer, bool):
             raise UsageError(f"parameter buffer is {buffer!r}; it must be True or False")
@@ -145,6 +149,11 @@ class FlowSpec:
         if self._graph is None:
             raise UsageError("this FlowSpec is not populated; give it a graph of filters with populate()")
         return self._graph
+
+    @property
+    def snaplen(self) -> int | None:
+        """Octets of each packet that are handed out at most; None: all."""
+        return self.parameters.get("snaplen")
 
     @property
     def buffered(self) -> bool:

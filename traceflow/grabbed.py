@@ -22,7 +22,7 @@ class Packet:
     """One packet.
 
     Attributes:
-        number: Number of its frame, counted from 1 over all devices of the monitor, in the order in which they were read.
+        number: Number of its frame, counted from 1 over all devices of the monitor, as they were read.
         octets: What was captured of the frame, from its link header on; behind `truncate`, the beginning of it.
         frame: FRAME row: `time_ns`, `captured`, `wire`, `link`, ...
         columns: PACKET row: `src_port`, `protocol`, `flags`, ...
