@@ -35,6 +35,7 @@ __all__ = [
     "call_hook",
     "compile_hook",
     "copy_octets",
+    "compile_test",
     "inline_kernel",
     "is_to_be_compiled",
     "kernel",
@@ -282,6 +283,52 @@ def compile_hook(function: Callable[..., Any], *records: np.dtype[Any]) -> Hook:
     if compiled.signature.return_type != types.none:
         raise TypeError(f"a hook returns nothing, and {plain.__name__} returns {compiled.signature.return_type}")
     return Hook(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), dispatcher)
+
+
+def compile_test(function: Callable[..., Any], frame: np.dtype[Any], packet: np.dtype[Any]) -> Callable[..., None]:
+    """Compile a function that says yes or no to one packet, with a small kernel around it that asks it about many.
+
+    Args:
+        function: Takes (frame, packet, octets) or (frame, packet, octets, number): two records, the captured octets of
+            the frame uint8[c], read only, and an int64; returns a bool.
+        frame: dtype of the first record.
+        packet: dtype of the second.
+
+    Returns:
+        A kernel that takes rows [k] of frame and packet, the buffer uint8[n] (read only), the number, and found
+        bool[k], which it fills. It raises what the function raised; an index behind the frame is an IndexError.
+
+    Raises:
+        TypeError: The function returns something else.
+        Exception: Whatever Numba raises of code that it cannot compile.
+    """
+    plain = getattr(function, "py_func", function)
+    numbered = plain.__code__.co_argcount == 4
+    test: Any = plain
+    if COMPILED:
+        test = _cached(plain)
+        octets_type = types.Array(types.uint8, 1, "C", readonly=True)
+        arguments = (numba.from_dtype(frame), numba.from_dtype(packet), octets_type, *([types.int64] * numbered))
+        test.compile(arguments)
+        returned = test.overloads[arguments].signature.return_type
+        if returned != types.boolean:
+            raise TypeError(f"{plain.__name__} must return a bool, and returns {returned}")
+
+    # Two kernels, because compiled code has no calls with more or fewer arguments.
+    def ask(frames: Any, packets: Any, octets: Any, number: Any, found: Any) -> None:
+        for i in range(len(frames)):
+            row = frames[U64(i)]
+            start = U64(row["start"])
+            found[U64(i)] = test(row, packets[U64(i)], octets[start : start + U64(row["captured"])])
+
+    def ask_numbered(frames: Any, packets: Any, octets: Any, number: Any, found: Any) -> None:
+        for i in range(len(frames)):
+            row = frames[U64(i)]
+            start = U64(row["start"])
+            found[U64(i)] = test(row, packets[U64(i)], octets[start : start + U64(row["captured"])], number)
+
+    asking = ask_numbered if numbered else ask
+    return cast("Callable[..., None]", _njit(**_HOUSE)(asking)) if COMPILED else asking
 
 
 def _call_hook(

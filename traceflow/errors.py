@@ -15,6 +15,7 @@ __all__ = [
     "CannotReadError",
     "CannotWriteError",
     "FileExists",
+    "FilterError",
     "IncompleteWarning",
     "MalformedCaptureError",
     "NotACaptureError",
@@ -50,6 +51,10 @@ class NotAllowedError(TraceflowError):
     def __init__(self, verdict: object) -> None:
         super().__init__(str(verdict))
         self.verdict = verdict
+
+
+class FilterError(TraceflowError):
+    """A filter cannot go on, as a function of the user failed; the graphs that it stands in are closed."""
 
 
 class CannotReadError(TraceflowError, OSError):

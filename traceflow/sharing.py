@@ -12,17 +12,13 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from traceflow.devices import device_of
-from traceflow.errors import TraceflowError
+from traceflow.errors import FilterError, TraceflowError
 from traceflow.filters.contract import Runner, Seen, Selection
 from traceflow.filters.graph import Call, Graph, Node, calls_of
 from traceflow.filters.kinds import needs_flows, runner_of
 from traceflow.filters.running import union
 
-__all__ = ["Counts", "FilterError", "Outlet", "Plan", "SharedNodes", "User", "plans_of"]
-
-
-class FilterError(TraceflowError):
-    """A filter raised what no filter should: the graphs it stands in are closed."""
+__all__ = ["Counts", "Outlet", "Plan", "SharedNodes", "User", "plans_of"]
 
 
 class SharedNodes:

@@ -69,8 +69,10 @@ def _interval(parameter: str) -> str:
 
 
 class _Rate:
-    """Intervals lie between multiples of their length since 1970. Time never runs backwards: what comes late, counts
-    in the interval that is open."""
+    """Intervals lie between multiples of their length since 1970.
+
+    Time never runs backwards: what comes late counts in the interval that is open.
+    """
 
     __slots__ = ("_highest", "_interval_ns", "_last", "_now", "_open")
 
@@ -126,4 +128,4 @@ class _Rate:
 
 PACKETCOUNT = Kind("packetcount", "counts packets", "", _nothing, _PacketCount, memory=MEMORY_SIZES)
 BYTECOUNT = Kind("bytecount", "counts octets, as they were on the wire", "", _nothing, _ByteCount, memory=MEMORY_SIZES)
-RATE = Kind("rate", "packets and octets in an interval: the last whole one, and the highest", "INTERVAL", _interval, _Rate)
+RATE = Kind("rate", "packets and octets in an interval: of the last one, the highest", "INTERVAL", _interval, _Rate)

@@ -18,13 +18,41 @@ from typing import Final
 
 from traceflow.errors import UsageError
 
-__all__ = ["DEVICE", "NODES_MAX", "All", "Call", "Filter", "Graph", "Node", "Not", "calls_of"]
+__all__ = [
+    "DEPTH_MAX",
+    "DEVICE",
+    "EDGES_MAX",
+    "NESTING_MAX",
+    "NODES_MAX",
+    "TEXT_MAX",
+    "All",
+    "Call",
+    "Filter",
+    "Graph",
+    "Node",
+    "Not",
+    "calls_of",
+    "paths_of",
+    "quoted",
+]
 
 DEVICE: Final = "device"
 """The kind of filter that begins a path: an interface, or a capture."""
 
 NODES_MAX: Final = 4096
 """Nodes of one graph at most: every batch passes all of them."""
+
+EDGES_MAX: Final = 16 * NODES_MAX
+"""Connections of one graph at most: two long parallel parts have as many as the product of their lengths."""
+
+TEXT_MAX: Final = 1 << 18
+"""Characters of the text of one graph at most: 64 for each of NODES_MAX filters."""
+
+NESTING_MAX: Final = 256
+"""Parentheses in each other in a text at most, without those of predicates."""
+
+DEPTH_MAX: Final = 64
+"""Predicates in each other, by `~` and `&`, at most: what looks into them may call itself."""
 
 
 class Filter:
@@ -42,6 +70,11 @@ class Filter:
         """Whether it only looks at one packet, so that `~` and `&` make sense."""
         raise NotImplementedError
 
+    @property
+    def depth(self) -> int:
+        """How many `~` and `&` stand in each other; 0 for a call."""
+        return 0
+
     def __invert__(self) -> Filter:
         self._refuse_unless_predicate("~")
         return self.inner if isinstance(self, Not) else Not(self)
@@ -53,9 +86,7 @@ class Filter:
             return NotImplemented
         for one in (self, other):
             one._refuse_unless_predicate("&")
-        parts = [part for one in (self, other) for part in (one.parts if isinstance(one, All) else (one,))]
-        unique = tuple(sorted(set(parts), key=lambda part: part.text))
-        return unique[0] if len(unique) == 1 else All(unique)
+        return All.of((self, other))
 
     def __add__(self, other: object) -> Graph:
         return Graph.of(self) + other
@@ -104,38 +135,60 @@ class Call(Filter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Not(Filter):
-    """What a predicate does not let through."""
+class _Joined(Filter):
+    """What both forms of joined predicates have in common: text and depth are found once, when they are made."""
 
-    inner: Filter
+    _text: str = dataclasses.field(init=False, compare=False, repr=False)
+    _depth: int = dataclasses.field(init=False, compare=False, repr=False)
 
     @property
     def text(self) -> str:
-        """`~(host,10.0.0.1)`."""
-        inner = self.inner.text
-        return f"~({inner})" if isinstance(self.inner, All) else f"~{inner}"
+        """The form that `FlowSpec.parse` reads."""
+        return self._text
+
+    @property
+    def depth(self) -> int:
+        """How many `~` and `&` stand in each other."""
+        return self._depth
 
     @property
     def predicate(self) -> bool:
         """It is one."""
         return True
+
+    def _remember(self, text: str, parts: Iterable[Filter]) -> None:
+        depth = 1 + max(part.depth for part in parts)
+        if depth > DEPTH_MAX:
+            raise UsageError(f"at most {DEPTH_MAX} predicates stand in each other, by ~ and &; these stand deeper")
+        object.__setattr__(self, "_text", text)
+        object.__setattr__(self, "_depth", depth)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class All(Filter):
-    """What several predicates let through, in the order of their texts."""
+class Not(_Joined):
+    """What a predicate does not let through: `~(host,10.0.0.1)`."""
+
+    inner: Filter
+
+    def __post_init__(self) -> None:
+        text = self.inner.text
+        self._remember(f"~({text})" if isinstance(self.inner, All) else f"~{text}", (self.inner,))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class All(_Joined):
+    """What several predicates let through, in the order of their texts: `(host,10.0.0.1) & (port,53)`."""
 
     parts: tuple[Filter, ...]
 
-    @property
-    def text(self) -> str:
-        """`(host,10.0.0.1) & (port,53)`."""
-        return " & ".join(part.text for part in self.parts)
+    def __post_init__(self) -> None:
+        self._remember(" & ".join(part.text for part in self.parts), self.parts)
 
-    @property
-    def predicate(self) -> bool:
-        """It is one."""
-        return True
+    @classmethod
+    def of(cls, given: Iterable[Filter]) -> Filter:
+        """Predicates joined by `&`: each once, whatever the order; one alone stays as it is."""
+        parts = {part for one in given for part in (one.parts if isinstance(one, All) else (one,))}
+        return parts.pop() if len(parts) == 1 else cls(tuple(sorted(parts, key=lambda part: part.text)))
 
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/-*+%@")
@@ -153,11 +206,11 @@ def calls_of(one: Filter) -> tuple[Call, ...]:
     """The calls in a filter, as they stand in its text."""
     waiting, found = [one], []
     while waiting:
-        part = waiting.pop(0)
+        part = waiting.pop()
         if isinstance(part, Not):
-            waiting.insert(0, part.inner)
+            waiting.append(part.inner)
         elif isinstance(part, All):
-            waiting[:0] = part.parts
+            waiting.extend(reversed(part.parts))
         elif isinstance(part, Call):
             found.append(part)
     return tuple(found)
@@ -240,12 +293,23 @@ class Graph:
                     raise UsageError(f"there is no filter {name!r} for the edge {one} -> {other}; known: "
                                      f"{', '.join(sorted(before)) or 'none'}")  # fmt: skip
             before[other].append(one)
+        if len(before) > NODES_MAX or sum(map(len, before.values())) > EDGES_MAX:
+            raise UsageError(_TOO_LARGE)
+        behind: dict[str, list[str]] = {name: [] for name in filters}
+        for name, needed in before.items():
+            for one in dict.fromkeys(needed):
+                behind[one].append(name)
+        missing = {name: len(dict.fromkeys(needed)) for name, needed in before.items()}
+        ready = [name for name, count in missing.items() if not count]
         nodes: dict[str, Node] = {}
-        waiting = dict(before)
-        while ready := [name for name, needed in waiting.items() if all(one in nodes for one in needed)]:
-            for name in ready:
-                nodes[name] = Node(filters[name], (nodes[one] for one in waiting.pop(name)))
-        if waiting:
+        for name in ready:  # it grows while it is gone through
+            nodes[name] = Node(filters[name], (nodes[one] for one in before[name]))
+            for other in behind[name]:
+                missing[other] -= 1
+                if not missing[other]:
+                    ready.append(other)
+        if len(nodes) < len(before):
+            waiting = {name: needed for name, needed in before.items() if name not in nodes}
             raise UsageError(
                 f"these filters are connected in a cycle: {' -> '.join(_cycle(waiting))}; a graph has none"
             )
@@ -297,48 +361,101 @@ class Graph:
 
     @property
     def text(self) -> str:
-        """The text form. `FlowSpec.parse` makes an equal graph of it."""
-        texts: dict[frozenset[Node], tuple[str, int]] = {}
-        for node in self.nodes:  # of what stands before a node, the text is there when its turn comes
-            if node.upstream:
-                _remember(texts, node.upstream)
-        return _text_of(texts, self.sinks)[0]
+        """The text form. `FlowSpec.parse` makes an equal graph of it.
+
+        Raises:
+            UsageError: It would be longer than TEXT_MAX, or nest deeper than NESTING_MAX. What stands before several
+                parts that do not begin together is written once for each of them, so a graph made with `from_edges`
+                can have a text that doubles with every node.
+        """
+        return _text_of(self)
 
     def __str__(self) -> str:
         return self.text
 
     def __repr__(self) -> str:
-        return f"<Graph of {len(self.nodes)} nodes: {self.text}>"
+        try:
+            return f"<Graph of {len(self.nodes)} nodes: {self.text}>"
+        except UsageError:
+            return f"<Graph of {len(self.nodes)} nodes that has no text>"
 
 
-_FILTER, _PARALLEL, _CONNECTED = range(3)
-"""How tightly a text holds together: a filter, filters in parallel, connected ones."""
+_TOO_LARGE = f"a graph has at most {NODES_MAX} filters and {EDGES_MAX} connections; this one has more"
 
 
-def _remember(texts: dict[frozenset[Node], tuple[str, int]], nodes: tuple[Node, ...]) -> None:
-    if frozenset(nodes) not in texts:
-        texts[frozenset(nodes)] = _text_of(texts, nodes)
+@dataclasses.dataclass(slots=True)
+class _Part:
+    """The text of some nodes in parallel, put together only when it is known to be short enough.
+
+    Attributes:
+        pieces: Text, or the nodes whose text stands there.
+        length: Characters in all.
+        nesting: Parentheses in each other, without those of predicates.
+    """
+
+    pieces: list[str | frozenset[Node]]
+    length: int
+    nesting: int
 
 
-def _text_of(texts: dict[frozenset[Node], tuple[str, int]], nodes: tuple[Node, ...]) -> tuple[str, int]:
-    """The text of some nodes in parallel, and how tightly it holds together."""
+def _text_of(graph: Graph) -> str:
+    """The text of a graph.
+
+    Raises:
+        UsageError: It is too long, or nests too deep.
+    """
+    parts: dict[frozenset[Node], _Part] = {}
+    texts = {node: node.filter.text for node in graph.nodes}
+    ends = frozenset(graph.sinks)
+    # Sets are compared, and tuples written: the order of sets is another one in every process. Of what stands before a
+    # node, the part is there when its turn comes.
+    sets: dict[frozenset[Node], tuple[Node, ...]] = {}
+    for nodes in (*(node.upstream for node in graph.nodes if node.upstream), graph.sinks):
+        sets.setdefault(frozenset(nodes), nodes)
+    for key, nodes in sets.items():
+        parts[key] = part = _part_of(parts, texts, nodes)
+        if part.length > TEXT_MAX or part.nesting > NESTING_MAX:
+            raise UsageError(
+                f"the text of this graph would be longer than {TEXT_MAX} characters, or have more than {NESTING_MAX} "
+                "parentheses in each other, since text names what several parts share once for each; draw it instead"
+            )
+    written: list[str] = []
+    waiting: list[str | frozenset[Node]] = [ends]
+    while waiting:
+        piece = waiting.pop()
+        if isinstance(piece, str):
+            written.append(piece)
+        else:
+            waiting.extend(reversed(parts[piece].pieces))
+    return "".join(written)
+
+
+def _part_of(parts: Mapping[frozenset[Node], _Part], texts: Mapping[Node, str], nodes: Iterable[Node]) -> _Part:
+    """The text of some nodes in parallel; of what stands before them, the parts are there."""
     groups: dict[frozenset[Node], list[Node]] = {}
     for node in nodes:
         groups.setdefault(frozenset(node.upstream), []).append(node)
-    parts: list[tuple[str, int]] = []
+    alone = len(groups) == 1
+    whole = _Part([], 0, 0)
     for before, behind in groups.items():
-        text, kind = " | ".join(node.filter.text for node in behind), _PARALLEL if len(behind) > 1 else _FILTER
-        parts.append((f"{texts[before][0]} -> {text}", _CONNECTED) if before else (text, kind))
-    if len(parts) == 1:
-        return parts[0]
-    return " | ".join(f"({text})" if kind == _CONNECTED else text for text, kind in parts), _PARALLEL
+        pieces: list[str | frozenset[Node]] = [before, " -> "] if before else []
+        for node in behind:
+            pieces += [texts[node], " | "]
+        pieces.pop()
+        nesting = parts[before].nesting if before else 0
+        if before and not alone:
+            pieces, nesting = ["(", *pieces, ")"], nesting + 1
+        whole.pieces += [*([" | "] if whole.pieces else []), *pieces]
+        whole.nesting = max(whole.nesting, nesting)
+    whole.length = sum(len(piece) if isinstance(piece, str) else parts[piece].length for piece in whole.pieces)
+    return whole
 
 
 def _in_order(sinks: tuple[Node, ...]) -> tuple[Node, ...]:
     """All nodes, every one behind those before it.
 
     Raises:
-        UsageError: More than NODES_MAX.
+        UsageError: More than NODES_MAX, or more than EDGES_MAX connections.
     """
     order: dict[Node, None] = {}
     waiting = list(reversed(sinks))
@@ -349,8 +466,11 @@ def _in_order(sinks: tuple[Node, ...]) -> tuple[Node, ...]:
             waiting.extend(reversed(missing))
         else:
             order[waiting.pop()] = None
-        if len(order) > NODES_MAX or len(waiting) > NODES_MAX * 16:
-            raise UsageError(f"a graph has at most {NODES_MAX} filters; this one has more")
+        # every node waits with those before it once, so there are never more than connections and last nodes
+        if len(order) > NODES_MAX or len(waiting) > EDGES_MAX + NODES_MAX:
+            raise UsageError(_TOO_LARGE)
+    if sum(len(node.upstream) for node in order) > EDGES_MAX:
+        raise UsageError(_TOO_LARGE)
     return tuple(order)
 
 

@@ -61,9 +61,9 @@ def _protocols(parameter: str) -> list[int]:
         elif name.isdigit():
             found.add(whole_number(name, "the number of a protocol", 0, 255, place))
         elif not name:
-            raise ParameterError("a protocol is missing; needed is a name such as tcp, or a number from 0 to 255", place)
+            raise ParameterError("a protocol is missing; needed is a name such as tcp, or a number", place)
         else:
-            usual = [known for known, number in _NUMBERS.items() if not known == f"ip{number}"]
+            usual = [known for known, number in _NUMBERS.items() if known != f"ip{number}"]
             raise ParameterError(f"{suggest('protocol', name[:40], usual)}, or a number from 0 to 255", place)
         at += len(part) + 1
     return sorted(found)
@@ -79,9 +79,8 @@ def _make_protocol(call: Call) -> MaskRunner:
     return MaskRunner(lambda column: protocol_known(column) & table[column("protocol")])
 
 
-PROTOCOL = Kind(
-    "protocol", "packets of IP protocols, by name or number", "NAME|NUMBER[,...]", _protocol, _make_protocol, predicate=True
-)
+PROTOCOL = Kind("protocol", "packets of IP protocols, by name or number", "NAME|NUMBER[,...]", _protocol,
+                _make_protocol, predicate=True)  # fmt: skip
 
 # --- flags -----------------------------------------------------------------------------------------------------
 
@@ -123,7 +122,8 @@ def _make_flags(call: Call) -> MaskRunner:
     return MaskRunner(test)
 
 
-FLAGS = Kind("flags", "TCP segments with flags set, or (!) not set", "[!]FLAG[,...]", _flags, _make_flags, predicate=True)
+FLAGS = Kind("flags", "TCP segments with flags set, or (!) not set", "[!]FLAG[,...]", _flags, _make_flags,
+             predicate=True)  # fmt: skip
 
 # --- vlan ------------------------------------------------------------------------------------------------------
 

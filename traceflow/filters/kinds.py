@@ -97,7 +97,7 @@ def register(kind: Kind) -> None:
     """
     if not _NAME.fullmatch(kind.name):
         raise UsageError(
-            f"{kind.name!r} is no name for a filter; needed are up to 64 letters, digits and underscores, a letter first"
+            f"{kind.name!r} is no name for a filter; it has up to 64 letters, digits, underscores, a letter first"
         )
     exact = _exact(kind.name)
     if exact in BUILT_IN:
@@ -117,9 +117,9 @@ def call_of(kind: Kind, parameter: str, memory: int | None) -> Call:
         raise ParameterError(f"a parameter has at most {PARAMETER_MAX} characters, this one {len(parameter)}")
     if memory is not None and memory not in kind.memory:
         sizes = ", ".join(map(str, kind.memory))
-        raise ParameterError(f"{kind.name} takes {f'a memory of {sizes} octets' if sizes else 'no memory'}", None)
+        raise ParameterError(f"its memory may have {sizes} octets" if sizes else "it takes no memory", None)
     if parameter and not kind.form:
-        raise ParameterError(f"{kind.name} takes no parameter")
+        raise ParameterError("it takes no parameter")
     call = Call(kind.name, kind.canonical(parameter), memory, kind.predicate)
     if kind.check is not None:
         kind.check(call)

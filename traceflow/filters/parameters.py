@@ -141,7 +141,8 @@ def duration_ns(text: str, at: int = 0) -> int:
         units = ", ".join(_UNITS)
         raise ParameterError(f"a duration is a number and one of {units}, not {_short(text.strip())}", at)
     unit, decimals = _UNITS[match[3] or "s"], match[2] or ""
-    value, rest = divmod(int(match[1] + decimals) * unit, 10 ** len(decimals))
+    ten: int = 10 ** len(decimals)
+    value, rest = divmod(int(match[1] + decimals) * unit, ten)
     if rest:
         raise ParameterError("a duration is a whole number of nanoseconds", at)
     if value > TIME_MAX_NS:
