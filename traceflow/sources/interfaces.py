@@ -31,7 +31,8 @@ _UP, _LOOPBACK, _RUNNING = 0x1, 0x8, 0x40  # IFF_
 _NAME_OCTETS = 16
 _ETHERNET = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 _RAW_IP = (519, 768, 776, 0xFFFE)  # ARPHRD_RAWIP, _TUNNEL, _SIT, _NONE: nothing stands before the IP header
-_LINKS = dict.fromkeys(_ETHERNET, 1) | dict.fromkeys(_RAW_IP, 101) | {801: 105, 803: 127}  # 802.11 without and with radiotap
+_WLAN = {801: 105, 803: 127}  # IEEE 802.11, without and with a radiotap header
+_LINKS = dict.fromkeys(_ETHERNET, 1) | dict.fromkeys(_RAW_IP, 101) | _WLAN
 _COOKED, _COOKED_ANY = 113, 276
 
 

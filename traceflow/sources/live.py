@@ -339,6 +339,4 @@ def _maker(backend: str | None) -> _Make:
 
 def _ring_tap(name: str, at: int, snaplen: int, promiscuous: bool, ring_octets: int) -> Tap:
     device = device_named(name)
-    return PacketSocket(
-        device, at, snaplen=snaplen, promiscuous=promiscuous, ring_octets=ring_octets, program=None
-    )
+    return PacketSocket(device, at, snaplen=snaplen, promiscuous=promiscuous, ring_octets=ring_octets, program=None)

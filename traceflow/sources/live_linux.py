@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from traceflow.compiled import U64
 from traceflow.errors import CannotReadError, MalformedCaptureError, TraceflowError, UsageError
-from traceflow.packets import Interface
+from traceflow.packets import FRAME, Interface
 from traceflow.sources.interfaces import Device
 from traceflow.sources.ring import FAULTS, HEADROOM_OCTETS, NO_VLAN, WALK, give_back, walk_block
 
@@ -162,6 +162,9 @@ class PacketSocket:
         self.octets: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._halves: npt.NDArray[np.uint16] = self.octets.view(np.uint16)
         self._words: npt.NDArray[np.uint32] = self.octets.view(np.uint32)
+        self.walk(np.zeros(1, FRAME))  # nothing is there yet: the kernels are compiled, or loaded
+        self.release()
+        self._block = 0
         self._promiscuous = promiscuous and self._device.index != 0
         if self._promiscuous:
             option(_SOL_PACKET, _ADD_MEMBERSHIP, self._membership())

@@ -212,10 +212,10 @@ def walk_block(octets: Any, halves: Any, words: Any, block: Any, walk: Any, rows
         start = header + U64(halves[(header + U64(_MAC)) >> U64(1)])
         at += U64(words[word])
         left -= U64(1)
-        if octets[header + U64(_KIND)] == _OUTGOING and loopback != U64(0):
-            if U64(words[word + U64(_INDEX >> 2)]) == loopback:
-                skipped += U64(1)
-                continue
+        outgoing = octets[header + U64(_KIND)] == _OUTGOING
+        if outgoing and loopback != U64(0) and U64(words[word + U64(_INDEX >> 2)]) == loopback:
+            skipped += U64(1)
+            continue
         if cooked != U64(0):
             _cook(octets, halves, words, header, start, link)
             start, captured, wire = start - cooked, captured + cooked, wire + cooked
