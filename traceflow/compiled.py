@@ -36,6 +36,7 @@ __all__ = [
     "compile_hook",
     "copy_octets",
     "compile_test",
+    "fence",
     "inline_kernel",
     "is_to_be_compiled",
     "kernel",
@@ -243,6 +244,24 @@ copy_octets: Any = intrinsic(_copy_octets) if COMPILED else _copy_plain
 copied, where one of them does not hold them all.
 
 A loop over octets with its two checks takes one cycle an octet, 1500 for a full frame; this takes a tenth of it."""
+def _fence(typing: Any) -> Any:
+    """Typing and code of `fence`: LLVM's `fence seq_cst`."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+def _no_fence() -> None:
+    """`fence` of plain kernels, which the interpreter keeps in order."""
+
+
+fence: Any = intrinsic(_fence) if COMPILED else _no_fence
+"""`fence()`: what stands before it is read and written before what stands behind it, as others see it.
+
+For memory that is shared with the system's kernel, such as the ring of a live capture."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,8 @@ __all__ = [
     "FileExists",
     "FilterError",
     "IncompleteWarning",
+    "LibraryMissingError",
+    "LostFramesError",
     "MalformedCaptureError",
     "NotACaptureError",
     "NotAllowedError",
@@ -65,6 +67,10 @@ class CannotWriteError(TraceflowError, OSError):
     """The output cannot be written: no permission, a full disk, a path that is a file."""
 
 
+class LibraryMissingError(TraceflowError, ImportError):
+    """A library of the system that this needs is not installed; the message says how to install it."""
+
+
 class FileExists(CannotWriteError, FileExistsError):  # noqa: N818 - the name PyPCAPKit's users know
     """The output exists already, from an earlier run or as a file where a folder is needed."""
 
@@ -110,6 +116,10 @@ class TruncatedCaptureError(CaptureError):
 
 class MalformedCaptureError(CaptureError):
     """A record header holds what cannot be true. All frames before it have been delivered."""
+
+
+class LostFramesError(TraceflowError):
+    """Frames of a live capture were dropped before they could be read: results are without them."""
 
 
 class IncompleteWarning(UserWarning):
