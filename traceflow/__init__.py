@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from traceflow.errors import IncompleteWarning, TraceflowError, UsageError
     from traceflow.feeding import FlowManager, LiveFlow, Tracer
     from traceflow.flows import EndCause, EndReason, Flow, FlowSet
+    from traceflow.flowspec import FlowSpec
+    from traceflow.grabber import Grabber, GrabberState
+    from traceflow.monitor import Monitor
     from traceflow.options import PROFILES, Options
     from traceflow.packets import Tunnel, Verdict
     from traceflow.pipeline import trace
@@ -32,8 +35,12 @@ __all__ = [
     "Flow",
     "FlowManager",
     "FlowSet",
+    "FlowSpec",
+    "Grabber",
+    "GrabberState",
     "IncompleteWarning",
     "LiveFlow",
+    "Monitor",
     "Options",
     "Statistic",
     "TraceFlow",
@@ -61,8 +68,12 @@ _HOMES = {
     "Flow": "flows",
     "FlowManager": "feeding",
     "FlowSet": "flows",
+    "FlowSpec": "flowspec",
+    "Grabber": "grabber",
+    "GrabberState": "grabber",
     "IncompleteWarning": "errors",
     "LiveFlow": "feeding",
+    "Monitor": "monitor",
     "Options": "options",
     "Statistic": "plugins.peafowl",
     "TraceFlow": "tracer",

@@ -244,6 +244,8 @@ copy_octets: Any = intrinsic(_copy_octets) if COMPILED else _copy_plain
 copied, where one of them does not hold them all.
 
 A loop over octets with its two checks takes one cycle an octet, 1500 for a full frame; this takes a tenth of it."""
+
+
 def _fence(typing: Any) -> Any:
     """Typing and code of `fence`: LLVM's `fence seq_cst`."""
 

@@ -16,6 +16,7 @@ from traceflow.filters.graph import DEVICE, Call, Graph, Node
 from traceflow.filters.kinds import make_call
 from traceflow.packets import Batch
 from traceflow.sources import open_source
+from traceflow.sources.live import open_live
 
 __all__ = ["Device", "Devices", "Source", "device_of"]
 
@@ -48,7 +49,7 @@ class Device:
 
     def __init__(self, name: str, number: int, source: Source, *, ours: bool) -> None:
         self.name, self.number, self.source = name, number, source
-        self.live = callable(getattr(source, "stop", None))
+        self.live = bool(getattr(source, "live", False))
         self.ended = False
         self._ours = ours
         self._failed: list[TraceflowError] = []
@@ -71,8 +72,9 @@ class Device:
 
     def stop(self) -> None:
         """Have a live source give no more batches, so that whoever waits for one goes on."""
-        if self.live:
-            self.source.stop()  # type: ignore[attr-defined] # asked in __init__
+        stop = getattr(self.source, "stop", None)
+        if callable(stop):
+            stop()
 
     def close(self) -> None:
         """Close what was opened here."""
@@ -87,14 +89,14 @@ class Devices:
     Args:
         sources: Paths, sources that are open, or names of interfaces: one, several, or a mapping that gives each a
             name. None: whatever a graph names.
-        open_interface: Opens an interface by its name.
+        open_interface: Opens an interface by its name; None: `open_live`.
 
     Raises:
         UsageError: Something that is none of these, or two devices of one name.
     """
 
-    def __init__(self, sources: Any, open_interface: Callable[[str], Source]) -> None:
-        self._open_interface = open_interface
+    def __init__(self, sources: Any, open_interface: Callable[[str], Source] | None = None) -> None:
+        self._open_interface = open_live if open_interface is None else open_interface
         self._anything = sources is None
         self._given: dict[str, Any] = _named({} if sources is None else sources)
         self._open: dict[str, Device] = {}
@@ -206,8 +208,8 @@ def _named(sources: Any) -> dict[str, Any]:
 def _name_of(given: Any) -> str:
     if isinstance(given, str | os.PathLike):
         return os.fsdecode(given)
-    paths = getattr(given, "paths", None)
-    name = getattr(given, "name", None) or (str(paths[0]) if paths else None)
+    paths, interfaces = getattr(given, "paths", None), getattr(given, "interfaces", None)
+    name = str(paths[0]) if paths else interfaces[0].name if interfaces else getattr(given, "name", None)
     if not isinstance(name, str):
         raise UsageError(f"{given!r} has no name; give the sources as a mapping from name to source")
     return name

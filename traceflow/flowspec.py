@@ -15,6 +15,7 @@ from typing import Any
 
 from traceflow.errors import UsageError, suggest
 from traceflow.filters.graph import Filter, Graph
+from traceflow.filters.text import parse_graph
 from traceflow.options import options_for
 
 __all__ = ["FlowSpec", "PacketCallback", "TracerSpec"]
@@ -138,6 +139,25 @@ class FlowSpec:
         self._graph, self.callbacks, self.tracer, self.buffer = Graph.of(graph), made, tracer, buffer
         self.parameters = given
         return self
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        callbacks: Iterable[PacketCallback | tuple[Any, ...]] = (),
+        parameters: Mapping[str, Any] | None = None,
+    ) -> FlowSpec:
+        """A FlowSpec populated with the graph that a text means, see `filters.text`.
+
+        Args:
+            text: `(device,eth0) -> (sampler,2,4) -> (BPF,"tcp port 80") -> (bytecount,,8)`.
+            callbacks: As for `populate`.
+            parameters: As for `populate`.
+
+        Raises:
+            UsageError: The text means none; the place is shown.
+        """
+        return cls().populate(parse_graph(text), callbacks, parameters)
 
     @property
     def graph(self) -> Graph:

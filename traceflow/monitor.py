@@ -53,7 +53,7 @@ class Monitor:
             an active reader has not read stays, and new ones are dropped and counted).
         buffer_octets: Octets of packets that are kept.
         buffer_packets: Packets that are kept.
-        open_interface: Opens an interface by its name.
+        open_interface: Opens an interface by its name; None: `sources.live.open_live`.
 
     Attributes:
         condition: The lock; it is notified when anything changes.
@@ -84,7 +84,7 @@ class Monitor:
         self.running = False
         self.frames = 0
         self.errors: list[TraceflowError] = []
-        self._devices = Devices(sources, _no_interface if open_interface is None else open_interface)
+        self._devices = Devices(sources, open_interface)
         self._policy, self._user, self._profile = policy, user, profile
         self._outer = options.outer
         self._nodes = SharedNodes()
@@ -422,10 +422,6 @@ class Monitor:
 
     def __repr__(self) -> str:
         return f"<Monitor of {', '.join(self.devices) or 'no devices'}, {len(self.grabbers)} grabbers>"
-
-
-def _no_interface(name: str) -> Source:
-    raise UsageError(f"{name} is no capture, and this monitor opens no interfaces")
 
 
 def _within(selection: Selection, snaplen: int | None) -> Selection:
