@@ -49,7 +49,7 @@ LAYERS = (
     ("pipeline", "policy"),
     ("warmup", "sinks", "adapters"),
     ("tracer", "feeding"),
-    ("flowspec", "grabbed", "buffers", "flowfacts", "devices", "sharing", "tracing", "delivery", "grabber", "monitor"),
+    ("flowspec", "grabbed", "buffers", "following", "inlets", "sharing", "tracing", "delivery", "grabber", "monitor"),
     ("__init__",),
     ("cli",),
     ("__main__",),

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from traceflow.buffers import Reader, Ring, Stream
 from traceflow.delivery import Delivery, PacketCalls
-from traceflow.devices import Device
+from traceflow.inlets import Device
 from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageError
 from traceflow.filters.kinds import needs_flows
 from traceflow.flows import Account, FlowSet

@@ -26,11 +26,11 @@ import numpy as np
 
 from traceflow.buffers import MODES, Ring, Stream
 from traceflow.decode import decode_batch
-from traceflow.devices import Device, Devices, Source
+from traceflow.inlets import Device, Devices, Source
 from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageError
 from traceflow.filters.contract import Seen, Selection
 from traceflow.filters.graph import Node
-from traceflow.flowfacts import FlowFollower
+from traceflow.following import FlowFollower
 from traceflow.flowspec import FlowSpec
 from traceflow.grabber import Grabber, GrabberState, tracer_failed
 from traceflow.options import options_for

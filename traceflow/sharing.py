@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from traceflow.devices import device_of
+from traceflow.inlets import device_of
 from traceflow.errors import FilterError, TraceflowError
 from traceflow.filters.contract import Runner, Seen, Selection
 from traceflow.filters.graph import Call, Graph, Node, calls_of

@@ -191,6 +191,8 @@ def _named(sources: Any) -> dict[str, Any]:
         pairs = [(name, given) for name, given in sources.items()]
     else:
         single = isinstance(sources, str | os.PathLike) or hasattr(sources, "batches")
+        if not single and not isinstance(sources, Iterable):
+            raise UsageError(f"sources are paths, interfaces or open sources, not {sources!r}")
         several: Iterable[Any] = [sources] if single else sources
         pairs = [(_name_of(given), given) for given in several]
     named: dict[str, Any] = {}
