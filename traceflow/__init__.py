@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from traceflow.errors import IncompleteWarning, TraceflowError, UsageError
     from traceflow.feeding import FlowManager, LiveFlow, Tracer
     from traceflow.flows import EndCause, EndReason, Flow, FlowSet
+    from traceflow.flowspec import FlowSpec
+    from traceflow.grabber import Grabber, GrabberState
+    from traceflow.monitor import Monitor
     from traceflow.options import PROFILES, Options
     from traceflow.packets import Tunnel, Verdict
     from traceflow.pipeline import trace
@@ -33,8 +36,12 @@ __all__ = [
     "Flow",
     "FlowManager",
     "FlowSet",
+    "FlowSpec",
+    "Grabber",
+    "GrabberState",
     "IncompleteWarning",
     "LiveFlow",
+    "Monitor",
     "Options",
     "Policy",
     "Statistic",
@@ -63,8 +70,12 @@ _HOMES = {
     "Flow": "flows",
     "FlowManager": "feeding",
     "FlowSet": "flows",
+    "FlowSpec": "flowspec",
+    "Grabber": "grabber",
+    "GrabberState": "grabber",
     "IncompleteWarning": "errors",
     "LiveFlow": "feeding",
+    "Monitor": "monitor",
     "Options": "options",
     "Policy": "policy",
     "Statistic": "plugins.peafowl",

@@ -18,8 +18,11 @@ __all__ = [
     "FilterError",
     "IncompleteWarning",
     "LibraryMissingError",
+    "LostFramesError",
     "MalformedCaptureError",
     "NotACaptureError",
+    "NotAllowedError",
+    "StateError",
     "TraceflowError",
     "TruncatedCaptureError",
     "UnsupportedCaptureError",
@@ -34,6 +37,22 @@ class TraceflowError(Exception):
 
 class UsageError(TraceflowError, ValueError):
     """The caller asked for something that does not exist: a format, field, profile or option."""
+
+
+class StateError(UsageError):
+    """A grabber or a monitor was asked for what it cannot do in the state in which it is."""
+
+
+class NotAllowedError(TraceflowError):
+    """A policy does not let a user run a graph.
+
+    Attributes:
+        verdict: What it says, with every reason.
+    """
+
+    def __init__(self, verdict: object) -> None:
+        super().__init__(str(verdict))
+        self.verdict = verdict
 
 
 class FilterError(TraceflowError):
@@ -97,6 +116,10 @@ class TruncatedCaptureError(CaptureError):
 
 class MalformedCaptureError(CaptureError):
     """A record header holds what cannot be true. All frames before it have been delivered."""
+
+
+class LostFramesError(TraceflowError):
+    """Frames of a live capture were dropped before they could be read: results are without them."""
 
 
 class IncompleteWarning(UserWarning):

@@ -31,7 +31,7 @@ from traceflow.packets import FRAGMENT, PACKET, QUOTES, Batch, Verdict
 from traceflow.plugins import Batch as PluginBatch
 from traceflow.plugins import Plugin, PluginSet, load_plugins
 from traceflow.quotes import NO_QUOTES, Quotes
-from traceflow.sources import Captures, open_source
+from traceflow.sources import Source, open_source
 from traceflow.table import FROM_RESPONDER, FROM_UPPER, LATE, MARK, FlowTable
 from traceflow.timeouts import NEVER_NS
 
@@ -217,10 +217,10 @@ class Engine:
 
 
 class Run(Engine):
-    """One pass over some captures.
+    """One pass over some captures, or over what comes on an interface.
 
     Args:
-        captures: The open captures.
+        captures: The open source.
         options: The rules.
         plugins: The plugins.
         frame_filter: Decides which frames are traced; None: all are.
@@ -234,7 +234,7 @@ class Run(Engine):
 
     def __init__(
         self,
-        captures: Captures,
+        captures: Source,
         options: Options,
         plugins: PluginSet | None = None,
         frame_filter: FrameFilter | None = None,
@@ -242,6 +242,8 @@ class Run(Engine):
         super().__init__(options, plugins)
         self.captures = captures
         self._filter = frame_filter
+        if captures.live:
+            self._enough_flows = 1
         self._stopped = False
         self._interrupted = False
 
