@@ -7,15 +7,18 @@ time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from traceflow.ahead import AHEAD, Ahead
 from traceflow.callbacks import Callbacks
 from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch, decode_quotes
@@ -66,12 +69,30 @@ class Step:
     columns: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(slots=True)
+class Prepared:
+    """A batch of which everything is known that needs no flows.
+
+    Attributes:
+        batch: The frames.
+        packets: PACKET[m].
+        hashes: uint32[m], of their keys.
+        bits: PACKET `bits` that any of them has.
+    """
+
+    batch: Batch
+    packets: npt.NDArray[np.void]
+    hashes: npt.NDArray[np.uint32]
+    bits: int
+
+
 class Engine:
     """Batches to Steps, wherever they come from: decode, duplicates, fragments, table, plugins.
 
     Args:
         options: The rules.
         plugins: The plugins.
+        ahead: How many batches may be prepared while an earlier Step is still in use.
 
     Attributes:
         plugins: As given.
@@ -83,13 +104,13 @@ class Engine:
     _enough_flows = 1
     """How many flows must have ended before plugins are shown them."""
 
-    def __init__(self, options: Options, plugins: PluginSet | None = None) -> None:
+    def __init__(self, options: Options, plugins: PluginSet | None = None, *, ahead: int = 0) -> None:
         self.plugins = PluginSet(()) if plugins is None else plugins
         self.table = FlowTable(options, plan=self.plugins.plan)
         self.fragments = FragmentTable()
         self.duplicates = DuplicateFinder(options)
         self._checksums = options.checksums
-        self._rows = np.zeros(0, PACKET)
+        self._rows = deque((np.zeros(0, PACKET), np.zeros(0, np.uint32)) for _ in range(ahead + 1))
         self._no_columns = self.plugins.empty_columns(0)
 
     def monitor(self, interval_ns: int, say: Callable[[int, dict[str, Mapping[str, Any]]], Any]) -> None:
@@ -123,21 +144,39 @@ class Engine:
             keep: bool[m], whether a filter lets each through: the others are numbered, and get the Verdict FILTERED.
                 None: all.
         """
+        return self.finish_step(self.prepare(batch, keep))
+
+    def prepare(self, batch: Batch, keep: npt.NDArray[np.bool_] | None = None) -> Prepared:
+        """Do what needs no flows: the first half of `step`. It may run in another thread than the second half.
+
+        Returns:
+            What `finish_step` is to be given, in the order in which it was made.
+        """
         if batch.quiet_ns is not None:
-            return self.tick(batch.quiet_ns)
-        if len(self._rows) < len(batch.frames):
-            self._rows = np.zeros(len(batch.frames), PACKET)
-        packets = decode_batch(batch.octets, batch.frames, self._rows, outer=self.table.options.outer)
+            return Prepared(batch, self._rows[0][0][:0], self._rows[0][1][:0], 0)
+        rows, hashes = self._rows[0]
+        if len(rows) < len(batch.frames):
+            rows, hashes = np.zeros(len(batch.frames), PACKET), np.zeros(len(batch.frames), np.uint32)
+            self._rows[0] = rows, hashes
+        self._rows.rotate()
+        packets = decode_batch(batch.octets, batch.frames, rows, outer=self.table.options.outer)
         if keep is not None:
             as_octets(packets)[~keep] = as_octets(_FILTERED)  # column by column it takes 78 ns a frame, so 3
         self.duplicates.mark(batch.octets, batch.frames, packets)
         if self._checksums:
             verify_batch(batch.octets, batch.frames, packets)
         bits = int(np.bitwise_or.reduce(packets["bits"]))
+        return Prepared(batch, packets, self.table.hash_keys(packets, hashes), bits)
+
+    def finish_step(self, prepared: Prepared) -> Step:
+        """Do what needs the flows: the second half of `step`."""
+        batch, packets = prepared.batch, prepared.packets
+        if batch.quiet_ns is not None:
+            return self.tick(batch.quiet_ns)
         quotes = NO_QUOTES
-        if bits & QUOTES:
+        if prepared.bits & QUOTES:
             quotes = decode_quotes(batch, packets, outer=self.table.options.outer)
-        marks, late = self._track(batch, packets, bits, quotes)
+        marks, late = self._track(prepared, quotes)
         ended, columns = self._ended(batch, packets, marks)
         return Step(batch, packets, marks, ended, late, quotes.quoted, columns)
 
@@ -165,7 +204,7 @@ class Engine:
         return step
 
     def _step_of_none(self) -> Step:
-        packets, marks = self._rows[:0], np.zeros(0, MARK)
+        packets, marks = self._rows[0][0][:0], np.zeros(0, MARK)
         ended, columns = self._ended(None, packets, marks)
         return Step(None, packets, marks, ended, _NO_LATE, NO_QUOTES.quoted, columns)
 
@@ -186,14 +225,13 @@ class Engine:
         return ended, self.plugins.ended(ended, self.table.ended_records)
 
     def _track(
-        self, batch: Batch, packets: npt.NDArray[np.void], bits: int, quotes: Quotes
+        self, prepared: Prepared, quotes: Quotes
     ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
-        """Give each packet of a batch its flow: MARK[m], and LATE[j] of the fragments that waited for one of them.
-
-        `bits` are those that any of the packets has.
-        """
-        if not bits & FRAGMENT:
-            return self.table.track(batch.frames, packets, batch.first_number, quotes), _NO_LATE
+        """Give each packet of a batch its flow: MARK[m], and LATE[j] of the fragments that waited for one of them."""
+        batch, packets = prepared.batch, prepared.packets
+        if not prepared.bits & FRAGMENT:
+            marks = self.table.track(batch.frames, packets, batch.first_number, quotes, hashes=prepared.hashes)
+            return marks, _NO_LATE
         marks, late, at = np.zeros(len(packets), MARK), [], 0
         while at < len(packets):
             stop = self.fragments.resolve(batch.octets, batch.frames, packets, batch.first_number, at)
@@ -239,7 +277,7 @@ class Run(Engine):
         plugins: PluginSet | None = None,
         frame_filter: FrameFilter | None = None,
     ) -> None:
-        super().__init__(options, plugins)
+        super().__init__(options, plugins, ahead=captures.ahead)
         self.captures = captures
         self._filter = frame_filter
         if captures.live:
@@ -253,12 +291,26 @@ class Run(Engine):
 
     def steps(self) -> Iterator[Step]:
         """Go through the input once. The flows of all steps together are all flows, each once."""
-        for batch in self.captures.batches():
-            yield self.step(batch, None if self._filter is None else self._filter.keep(batch))
-            if self._stopped:
-                self._interrupted = True
-                break
+        with contextlib.closing(self._prepared()) as batches:
+            for prepared in batches:
+                yield self.finish_step(prepared)
+                if self._stopped:
+                    self._interrupted = True
+                    break
         yield self.end()
+
+    def _prepared(self) -> Generator[Prepared]:
+        """The batches, prepared; where the captures allow it, in a thread beside this one."""
+        prepared = (self.prepare(batch, self._kept(batch)) for batch in self.captures.batches())
+        if self.captures.ahead < AHEAD:
+            yield from prepared
+            return
+        with Ahead(prepared) as items:
+            yield from items
+
+    def _kept(self, batch: Batch) -> npt.NDArray[np.bool_] | None:
+        """Which frames of a batch the filter lets through; None: all."""
+        return None if self._filter is None or batch.quiet_ns is not None else self._filter.keep(batch)
 
     @property
     def errors(self) -> list[TraceflowError]:

@@ -173,6 +173,7 @@ class FlowTable:
         quotes: Quotes = NO_QUOTES,
         *,
         shots_at: int = 0,
+        hashes: npt.NDArray[np.uint32] | None = None,
     ) -> npt.NDArray[np.void]:
         """Give each packet its flow.
 
@@ -182,14 +183,16 @@ class FlowTable:
             first_number: Number of the first frame, counted from 1 over all captures.
             quotes: What ICMP errors among these frames quote; their flows are filled in.
             shots_at: Frames before these whose records in `shots` are still wanted.
+            hashes: uint32[m], what `hash_keys` gave for the same packets; None: they are hashed here.
 
         Returns:
             MARK[m], valid until the next call.
         """
         if len(self._marks) < len(packets):
             self._marks, self._hashes = np.zeros(len(packets), MARK), np.zeros(len(packets), np.uint32)
-        marks, hashes, state = self._marks[: len(packets)], self._hashes[: len(packets)], self._state
-        hash_keys(packets, self.options.directed, state[0]["secret"], state[0]["key_mask"], hashes)
+        marks, state = self._marks[: len(packets)], self._state
+        if hashes is None:
+            hashes = self.hash_keys(packets, self._hashes)
         state["at"], state["first"] = 0, first_number
         if self.plan.shots:
             self._place_shots(shots_at, shots_at + len(packets))
@@ -207,6 +210,20 @@ class FlowTable:
             self._make_room()
         self._frames += len(packets)
         return marks
+
+    def hash_keys(self, packets: npt.NDArray[np.void], hashes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """Hash the keys of packets, which needs nothing of the flows: another thread may do it while this one tracks.
+
+        Args:
+            packets: PACKET[m].
+            hashes: uint32[k], k >= m, filled.
+
+        Returns:
+            uint32[m].
+        """
+        state, some = self._state[0], hashes[: len(packets)]
+        hash_keys(packets, self.options.directed, state["secret"], state["key_mask"], some)
+        return some
 
     def _place_shots(self, first: int, behind: int) -> None:
         """Have the kernel copy records to `shots` from frame `first` on, and room for all up to `behind`."""

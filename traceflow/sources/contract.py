@@ -23,6 +23,7 @@ class Source(Protocol):
         opened: Captures, or interfaces, that could be read.
         octets_total: Octets of all inputs; None where that is not known.
         live: Whether frames come when they are sent: results are then wanted at once.
+        ahead: How many batches may be asked for while an earlier one is still in use.
     """
 
     errors: list[TraceflowError]
@@ -30,6 +31,7 @@ class Source(Protocol):
     opened: int
     octets_total: int | None
     live: bool
+    ahead: int
 
     @property
     def interfaces(self) -> list[Interface]:
@@ -40,7 +42,7 @@ class Source(Protocol):
         """Octets read so far."""
 
     def batches(self) -> Iterator[Batch]:
-        """Batches of consecutive frames; octets and rows of one are overwritten when the next is asked for."""
+        """Batches of consecutive frames; octets and rows of one are overwritten when the next but `ahead` is asked for."""
 
     def close(self) -> None:
         """Close all that is open. May be called again."""

@@ -130,6 +130,7 @@ class LiveCapture:
     """
 
     live = True
+    ahead = 0
 
     def __init__(
         self,

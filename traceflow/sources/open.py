@@ -6,6 +6,7 @@ is read. What must not: formats (`pcap`, `pcapng`, `compressed`) and files (`inp
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,7 @@ def open_source(
     limit: int | None = None,
     keep: bool = False,
     spool_folder: Path | None = None,
+    ahead: int = 0,
 ) -> Captures:
     """Chain captures; nothing is opened before its turn comes.
 
@@ -50,14 +52,16 @@ def open_source(
         keep: Copy what cannot be read twice (a pipe, the content of a compressed capture) to an anonymous temporary
             file, for `Captures.reread`.
         spool_folder: Where that file is made; None for the system's folder.
+        ahead: How many batches may be asked for while an earlier one is still in use.
 
     Raises:
         UsageError: A number that is too small, or a capture that is neither path nor binary file. All that is wrong
             with a capture itself is found in `Captures.errors` once its turn has come.
     """
     return Captures(
-        *paths, batch_frames=batch_frames, read_octets=read_octets, limit=limit, keep=keep, spool_folder=spool_folder
-    )
+        *paths, batch_frames=batch_frames, read_octets=read_octets, limit=limit, keep=keep, spool_folder=spool_folder,
+        ahead=ahead,
+    )  # fmt: skip
 
 
 class Captures:
@@ -69,6 +73,7 @@ class Captures:
         opened: Captures whose file header was good.
         octets_total: Octets of all inputs, for a progress bar; None where one is a pipe.
         live: False.
+        ahead: How many batches may be asked for while an earlier one is still in use.
     """
 
     live = False
@@ -81,6 +86,7 @@ class Captures:
         limit: int | None = None,
         keep: bool = False,
         spool_folder: Path | None = None,
+        ahead: int = 0,
     ) -> None:
         """See `open_source`."""
         for name, value, least in (("batch_frames", batch_frames, 1), ("read_octets", read_octets, 1)):
@@ -97,8 +103,9 @@ class Captures:
         sizes = [given.octets_total for given in self._inputs]
         self.octets_total: int | None = None if None in sizes else sum(size for size in sizes if size is not None)
         self._read_octets = read_octets
-        self._window = Window(read_octets)
-        self._rows = np.empty(min(batch_frames, _ROWS_MAX), FRAME)
+        self.ahead = ahead
+        self._window = Window(read_octets, ahead)
+        self._rows = deque(np.empty(min(batch_frames, _ROWS_MAX), FRAME) for _ in range(ahead + 1))
         self._registry = Registry()
         self._sources = np.empty(0, np.int64)
         self._rereader = Rereader(self._inputs, self._spool)
@@ -125,7 +132,7 @@ class Captures:
 
         Returns:
             Batches of 1 to batch_frames consecutive frames of one capture. Octets and rows of a batch are
-            overwritten when the next is asked for.
+            overwritten when the next one but `ahead` is asked for.
 
         Raises:
             UsageError: It was called before, or the chain is closed.
@@ -180,19 +187,22 @@ class Captures:
         self.opened += 1
         first_in_file = 1
         while not self._closed and (room := self._room()):
-            count = reader.walk(self._rows[:room])
+            rows = self._rows[0]
+            self._rows.rotate()
+            count = reader.walk(rows[:room])
             if not count:
                 return
             first_number = self.frames_read + 1
             self.frames_read += count
-            yield Batch(window.octets[: window.end], self._rows[:count], first_number, first_in_file)
+            yield Batch(window.octets[: window.end], rows[:count], first_number, first_in_file)
+            window.keep()
             first_in_file += count
 
     def _room(self) -> int:
         """Rows that the next batch may have; 0 when the limit is reached."""
         if self._limit is None:
-            return len(self._rows)
-        return min(len(self._rows), self._limit - self.frames_read)
+            return len(self._rows[0])
+        return min(len(self._rows[0]), self._limit - self.frames_read)
 
     def reread(self, frames: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         """Fetch the captured octets of frames again.

@@ -28,13 +28,16 @@ class Window:
         base: Offset in the file of `octets[0]`.
     """
 
-    def __init__(self, read_octets: int) -> None:
+    def __init__(self, read_octets: int, kept: int = 0) -> None:
         """Make an empty window.
 
         Args:
             read_octets: The largest piece that is asked of an input at once.
+            kept: How many of the places that were marked by `keep` before the last one must stay as they are.
         """
-        self.octets: npt.NDArray[np.uint8] = np.empty(max(read_octets, _SMALLEST_OCTETS), np.uint8)
+        self._buffers = [np.empty(max(read_octets, _SMALLEST_OCTETS), np.uint8) for _ in range(kept + 1)]
+        self.octets: npt.NDArray[np.uint8] = self._buffers[0]
+        self._kept = False
         self.at = 0
         self.end = 0
         self.base = 0
@@ -83,6 +86,10 @@ class Window:
             self.end += got
         return True
 
+    def keep(self) -> None:
+        """Leave what is in the window now where it is, when room is needed for more."""
+        self._kept = len(self._buffers) > 1
+
     def peek(self, count: int) -> bytes:
         """A copy of the next `count` octets, or of as many as are in the window."""
         return self.octets[self.at : min(self.at + count, self.end)].tobytes()
@@ -103,15 +110,21 @@ class Window:
 
     def _carry_to_front(self) -> None:
         rest = self.left
+        before = self.octets
+        if self._kept:
+            self._buffers = [*self._buffers[1:], before]
+            if len(self._buffers[0]) < len(before):
+                self._buffers[0] = np.empty(len(before), np.uint8)
+            self.octets, self._kept = self._buffers[0], False
         if rest:
-            self.octets[:rest] = self.octets[self.at : self.end]
+            self.octets[:rest] = before[self.at : self.end]
         self.base += self.at
         self.at, self.end = 0, rest
 
     def _double(self) -> None:
         larger = np.empty(2 * len(self.octets), np.uint8)
         larger[: self.end] = self.octets[: self.end]
-        self.octets = larger
+        self.octets = self._buffers[0] = larger
 
 
 def _nothing(_: memoryview) -> int:
