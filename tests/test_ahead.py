@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from traceflow.ahead import AHEAD, Ahead
+from traceflow.ahead import AHEAD, Ahead, batches_ahead
+from traceflow.errors import UsageError
 from traceflow.options import options_for
 from traceflow.packets import Batch
 from traceflow.pipeline import FlowCollector, Run
@@ -95,6 +97,22 @@ def test_a_run_is_the_same_with_and_without(
     alone, beside = trace(0), trace(AHEAD)
     assert alone == beside
     assert alone[1]
+
+
+def test_workers() -> None:
+    assert batches_ahead(1) == 0
+    assert batches_ahead(2) == batches_ahead(64) == AHEAD
+    assert batches_ahead(None) in (0, AHEAD)
+    with pytest.raises(UsageError, match="workers is 0; it must be at least 1"):
+        batches_ahead(0)
+
+
+def test_a_pipe_is_read_by_the_thread_that_can_be_interrupted(fixtures_folder: Path) -> None:
+    with subprocess.Popen(["cat", str(fixtures_folder / "http.pcap")], stdout=subprocess.PIPE) as cat:
+        assert cat.stdout is not None
+        with open_source(cat.stdout, ahead=AHEAD) as captures:
+            assert captures.ahead == 0
+            assert sum(len(batch.frames) for batch in captures.batches()) == 59
 
 
 def _frames_of(batch: Batch) -> list[bytes]:

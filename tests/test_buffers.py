@@ -262,9 +262,7 @@ def test_the_ring_does_what_lists_do(done: list[tuple], packets: int, mode: str)
 
 @given(st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=8), max_size=25), st.integers(20, 120),
        st.sampled_from(["overwrite", "drop"]), st.integers(0, 8))  # fmt: skip
-def test_nothing_is_lost_without_being_counted(
-    batches: list[list[int]], octets: int, mode: str, most: int
-) -> None:
+def test_nothing_is_lost_without_being_counted(batches: list[list[int]], octets: int, mode: str, most: int) -> None:
     """Octets are short. Every packet was read, waits, was lost, or was dropped; and the last ones, as many as fit
     beside one gap at the end of the ring, are there."""
     ring = Ring(octets, 8, mode)

@@ -6,17 +6,35 @@ this one nothing but the moments of Python between them. Order, and everything t
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["AHEAD", "Ahead"]
+from traceflow.errors import UsageError
+
+__all__ = ["AHEAD", "Ahead", "batches_ahead"]
 
 AHEAD = 2
 """Items that exist besides the one in use: one that waits, and one that is being made."""
 
 T = TypeVar("T")
+
+
+def batches_ahead(workers: int | None) -> int:
+    """How many batches are made ahead by so many threads: AHEAD by two, none by one.
+
+    Args:
+        workers: Threads that may work, more than two as two; None: as many as there are processors for this process.
+
+    Raises:
+        UsageError: Less than one.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers is {workers}; it must be at least 1")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return AHEAD if (usable if workers is None else workers) > 1 else 0
 
 
 class Ahead(Generic[T]):

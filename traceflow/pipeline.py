@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.ahead import AHEAD, Ahead
+from traceflow.ahead import AHEAD, Ahead, batches_ahead
 from traceflow.callbacks import Callbacks
 from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch, decode_quotes
@@ -78,12 +78,14 @@ class Prepared:
         packets: PACKET[m].
         hashes: uint32[m], of their keys.
         bits: PACKET `bits` that any of them has.
+        duplicates: Exact duplicates up to and including these; None where none are looked for.
     """
 
     batch: Batch
     packets: npt.NDArray[np.void]
     hashes: npt.NDArray[np.uint32]
     bits: int
+    duplicates: int | None
 
 
 class Engine:
@@ -109,6 +111,7 @@ class Engine:
         self.table = FlowTable(options, plan=self.plugins.plan)
         self.fragments = FragmentTable()
         self.duplicates = DuplicateFinder(options)
+        self._duplicates = self.duplicates.found
         self._checksums = options.checksums
         self._rows = deque((np.zeros(0, PACKET), np.zeros(0, np.uint32)) for _ in range(ahead + 1))
         self._no_columns = self.plugins.empty_columns(0)
@@ -153,7 +156,7 @@ class Engine:
             What `finish_step` is to be given, in the order in which it was made.
         """
         if batch.quiet_ns is not None:
-            return Prepared(batch, self._rows[0][0][:0], self._rows[0][1][:0], 0)
+            return Prepared(batch, self._rows[0][0][:0], self._rows[0][1][:0], 0, self.duplicates.found)
         rows, hashes = self._rows[0]
         if len(rows) < len(batch.frames):
             rows, hashes = np.zeros(len(batch.frames), PACKET), np.zeros(len(batch.frames), np.uint32)
@@ -166,11 +169,11 @@ class Engine:
         if self._checksums:
             verify_batch(batch.octets, batch.frames, packets)
         bits = int(np.bitwise_or.reduce(packets["bits"]))
-        return Prepared(batch, packets, self.table.hash_keys(packets, hashes), bits)
+        return Prepared(batch, packets, self.table.hash_keys(packets, hashes), bits, self.duplicates.found)
 
     def finish_step(self, prepared: Prepared) -> Step:
         """Do what needs the flows: the second half of `step`."""
-        batch, packets = prepared.batch, prepared.packets
+        batch, packets, self._duplicates = prepared.batch, prepared.packets, prepared.duplicates
         if batch.quiet_ns is not None:
             return self.tick(batch.quiet_ns)
         quotes = NO_QUOTES
@@ -224,9 +227,7 @@ class Engine:
         ended = self.table.drain()
         return ended, self.plugins.ended(ended, self.table.ended_records)
 
-    def _track(
-        self, prepared: Prepared, quotes: Quotes
-    ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+    def _track(self, prepared: Prepared, quotes: Quotes) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
         """Give each packet of a batch its flow: MARK[m], and LATE[j] of the fragments that waited for one of them."""
         batch, packets = prepared.batch, prepared.packets
         if not prepared.bits & FRAGMENT:
@@ -250,7 +251,7 @@ class Engine:
         account.fragments_late = self.fragments.late
         account.fragments_overlapping = self.fragments.overlapping
         account.datagrams_evicted = self.fragments.evicted
-        account.duplicates = self.duplicates.found
+        account.duplicates = self._duplicates
         return account
 
 
@@ -413,6 +414,7 @@ def trace(
     plugins: Iterable[str | Plugin | type[Plugin]] = (),
     on_flow_end: Callable[[Flow], Any] | None = None,
     filter: str | None = None,  # noqa: A002 - the word that users look for
+    workers: int | None = None,
     **options: Any,
 ) -> FlowSet:
     """Trace every flow of some captures.
@@ -428,6 +430,8 @@ def trace(
             end: behind each batch, with plugins behind 4096 flows at the latest.
         filter: An expression of pcap-filter(7), `tcp port 443`: only frames that it lets through are traced. The others
             are numbered as well, and have the Verdict FILTERED.
+        workers: Threads that may work: with two, files are read and decoded beside the tracking of flows. None: as many
+            as there are processors. No result depends on it.
         options: Single rules to change, the attributes of `options.Options`.
 
     Returns:
@@ -435,7 +439,7 @@ def trace(
         an IncompleteWarning is issued.
 
     Raises:
-        UsageError: An unknown profile or option, or a filter that is wrong.
+        UsageError: An unknown profile or option, a filter that is wrong, or less than one worker.
         LibraryMissingError: There is a filter, and no libpcap.
         TraceflowError: Not one of the sources could be read, or not one frame of them be judged by the filter.
 
@@ -447,7 +451,7 @@ def trace(
     if on_flow_end is not None:
         callbacks.register(on_flow_end)
     frame_filter = None if filter is None else load_expression(filter)
-    with open_source(*sources, limit=limit) as captures:
+    with open_source(*sources, limit=limit, ahead=batches_ahead(workers)) as captures:
         run = Run(captures, rules, running, frame_filter)
         collector = FlowCollector(run)
         for step in run.steps():

@@ -70,6 +70,7 @@ class Input:
         profile: Name of a profile.
         limit: Frames to read at most; None: all.
         outer: The flows of tunnels are those of the outermost packets.
+        workers: Threads that may work; None: as many as there are processors.
         quiet: No account, notes and progress; errors are said all the same.
         analysis: Whether TCP segments are analysed.
         rules: Changes to the profile, by the names of Options.
@@ -85,6 +86,7 @@ class Input:
     limit: int | None
     quiet: bool
     outer: bool = False
+    workers: int | None = None
     analysis: bool = True
     rules: dict[str, Any] = field(default_factory=dict)
     plugins: list[Any] = field(default_factory=list)
@@ -147,6 +149,12 @@ def _common(command: _Command) -> _Command:
                 help="Trace only frames that a pcap filter lets through: 'tcp port 443'. All frames keep their number.",
             ),
             add_rule_options,
+            click.option(
+                "--workers",
+                metavar="N",
+                type=click.IntRange(min=1),
+                help="Threads: with two or more, files are read and decoded beside the rest. Default: as many as fit.",
+            ),
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option(
                 "--plugin",

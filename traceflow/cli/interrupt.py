@@ -72,8 +72,14 @@ class InterruptibleCaptures(Captures):
     interruption: Interruption
 
     def batches(self) -> Iterator[Batch]:
-        """As `Captures.batches`."""
+        """As `Captures.batches`.
+
+        Where batches are read ahead, another thread takes them, and the one that hears of Ctrl-C waits for no read.
+        """
         batches = super().batches()
+        if self.ahead:
+            yield from batches
+            return
         marks = self.interruption
         while True:
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from traceflow.ahead import batches_ahead
 from traceflow.cli.commands import Input
 from traceflow.cli.compiling import announce_compiling
 from traceflow.cli.exits import Exit
@@ -68,8 +69,9 @@ class Session:
             capture: Source = self._live.open_capture(given, self.interruption)
             return capture
         captures = InterruptibleCaptures(
-            *given.captures, limit=given.limit, keep=spool_folder is not None, spool_folder=spool_folder
-        )
+            *given.captures, limit=given.limit, keep=spool_folder is not None, spool_folder=spool_folder,
+            ahead=batches_ahead(given.workers),
+        )  # fmt: skip
         captures.interruption = self.interruption
         return captures
 

@@ -52,7 +52,7 @@ def open_source(
         keep: Copy what cannot be read twice (a pipe, the content of a compressed capture) to an anonymous temporary
             file, for `Captures.reread`.
         spool_folder: Where that file is made; None for the system's folder.
-        ahead: How many batches may be asked for while an earlier one is still in use.
+        ahead: How many batches may be asked for while an earlier one is still in use; of pipes none.
 
     Raises:
         UsageError: A number that is too small, or a capture that is neither path nor binary file. All that is wrong
@@ -103,7 +103,8 @@ class Captures:
         sizes = [given.octets_total for given in self._inputs]
         self.octets_total: int | None = None if None in sizes else sum(size for size in sizes if size is not None)
         self._read_octets = read_octets
-        self.ahead = ahead
+        # A read of a pipe may have to be broken off, which only the main thread can.
+        ahead = self.ahead = 0 if self.octets_total is None else ahead
         self._window = Window(read_octets, ahead)
         self._rows = deque(np.empty(min(batch_frames, _ROWS_MAX), FRAME) for _ in range(ahead + 1))
         self._registry = Registry()
