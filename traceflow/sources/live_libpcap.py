@@ -1,7 +1,8 @@
 """One interface of any system, captured through the system's libpcap: for systems without a ring of ours.
 
 What lives here: the calls, by ctypes, and what they mean. Frames are copied one by one into a buffer that is used
-again and again, which takes some microseconds each. libpcap begins to receive when it is opened, not when it is told to start.
+again and again, which takes some microseconds each. libpcap begins to receive when it is opened, not when it is told
+to start.
 
 Read first: pcap(3PCAP), pcap_create(3PCAP), pcap_next_ex(3PCAP), pcap_get_selectable_fd(3PCAP).
 """
