@@ -101,9 +101,8 @@ def test_frames_have_times_and_numbers_and_are_cut(pair: Pair, backend: str) -> 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_on_a_quiet_link_the_time_is_told(backend: str) -> None:
     # A filter that nothing passes makes the link quiet; on the loopback interface nobody is.
-    with open_live(
-        "lo", backend=backend, expression="udp src port 1 and dst port 1", duration_ns=900_000_000
-    ) as capture:
+    nothing = "udp src port 1 and dst port 1"
+    with open_live("lo", backend=backend, expression=nothing, duration_ns=900_000_000) as capture:
         began_ns = time.monotonic_ns()
         told = [(time.time_ns(), batch.quiet_ns, len(batch.frames)) for batch in capture.batches()]
         took_ns = time.monotonic_ns() - began_ns
