@@ -24,9 +24,12 @@ from traceflow.sources.interfaces import may_capture
 from traceflow.sources.live import BACKENDS, LiveCapture, open_live
 from traceflow.sources.live_linux import kernel_program
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not may_capture(), reason="capturing is not permitted here, or this is not Linux"
-)
+pytestmark = [
+    pytest.mark.once("it captures an interface of the machine"),
+    pytest.mark.skipif(
+        sys.platform != "linux" or not may_capture(), reason="capturing is not permitted here, or this is not Linux"
+    ),
+]
 _ETHERNET_TO_PAYLOAD = 14 + 20 + 8  # Ethernet, IPv4, UDP
 
 
