@@ -7,8 +7,8 @@ Makes two namespaces, joined by a pair of interfaces. For each rate, tcpdump and
 while the senders write TCP segments of so many flows, in turn, to the other, by packet socket: that is what a sender in
 Python can do without a driver of its own, some 10**5 frames a second each. tcpdump writes to a file in memory, with its
 usual buffer and with one of the size of traceflow's; traceflow writes its rows to /dev/null. Prints what was asked,
-what was sent, what each captured and what the kernel dropped. The first run of traceflow only compiles its kernels. Sender
-and capture share the processors of the machine, so figures of a machine with two of them are low.
+what was sent, what each captured and what the kernel dropped. The first run of traceflow only compiles its kernels.
+Sender and capture share the processors of the machine, so figures of a machine with two of them are low.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def test_a_damaged_block_is_an_error_and_is_given_back() -> None:
     words[2:5] = 1, 1, 40  # ready, with one frame, which begins inside the header of the block
     assert tap.ready()
     assert tap.walk(np.zeros(4, FRAME)) == 0
-    with pytest.raises(MalformedCaptureError, match="lo: .* damaged: its first frame does not begin inside of it"):
+    with pytest.raises(MalformedCaptureError, match=r"lo: .* damaged: its first frame does not begin inside of it"):
         tap.release()
     assert words[2] == 0
     assert not tap.ready(), "the next block is looked at"
