@@ -37,7 +37,7 @@ _STREAMING_PROFILES = ("tranalyzer",)
 """Whose rows come in the order in which flows ended, as that program writes them (flow-rules 25)."""
 
 FILE_FORMATS = ("json", "plist", "xml", "tree", "txt", "text", "pcap", "cap")
-"""The formats of `trace`, here as well as in sinks/flowfiles.py, which loads the engine; a test compares the two."""
+"""The formats of `trace`, here as well as in sinks/perflow.py, which loads the engine; a test compares the two."""
 
 
 @dataclass(frozen=True, slots=True)
