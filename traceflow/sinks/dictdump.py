@@ -153,6 +153,24 @@ class _Document:
         """The same as `append`, dictdumper's way to add a block."""
         return self.append(value, name)
 
+    def rename(self, path: Path, overwrite: bool = False) -> None:
+        """Give the file another name; it is closed.
+
+        Args:
+            path: The name.
+            overwrite: Replace what has the name.
+
+        Raises:
+            FileExists: The name is taken.
+            CannotWriteError: The file is gone, or cannot be renamed.
+        """
+        self._growing.rename(path, overwrite=overwrite)
+        self._file = str(path)
+
+    def remove(self) -> None:
+        """Remove the file, unless it is gone."""
+        self._growing.remove()
+
     def close(self) -> None:
         """Give the open file back, if there is one; a later `append` opens it again."""
         self._growing.close()

@@ -30,6 +30,7 @@ from traceflow.sinks.pcapfile import pcap_header, pcap_records
 from traceflow.sinks.perflow import (
     GROUP_FRAMES,
     GROUP_OCTETS,
+    INTERRUPTED,
     Side,
     frame_blocks,
     index_entry,
@@ -162,7 +163,7 @@ class FlowFiles:
                 self.close()  # on a full disk the index may need the room that the positions took
         missing = [str(error) or type(error).__name__ for error in (*flows.errors, failure) if error is not None]
         if stopped_early or flows.account.interrupted:
-            missing.append("interrupted by the user")
+            missing.append(INTERRUPTED)
         try:
             entries = (index_entry(o.flow, o.name, o.label, o.side, o.numbers.tolist()) for o in written)
             pieces = index_pieces(flows.account, flows.interfaces, missing, entries)

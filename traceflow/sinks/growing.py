@@ -6,12 +6,14 @@ It is held open between writes, or not, as its owner likes; what stands in it is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from io import FileIO
 from pathlib import Path
 from typing import Self
 
+from traceflow.errors import CannotWriteError, FileExists
 from traceflow.sinks.folder import create_file, grow_file
 
 __all__ = ["GrowingFile", "write_at"]
@@ -81,6 +83,34 @@ class GrowingFile:
             self.close()
             raise FileNotFoundError(errno.ENOENT, "the file was removed while it was written")
         return self._stream
+
+    def rename(self, path: Path, *, overwrite: bool) -> None:
+        """Give it another name, which must be free.
+
+        Args:
+            path: The name.
+            overwrite: Replace what has the name.
+
+        Raises:
+            FileExists: The name is taken.
+            CannotWriteError: The file is gone, or cannot be renamed.
+        """
+        if not overwrite and os.path.lexists(path):
+            raise FileExists(f"{path}: the file exists; choose another name or ask to overwrite it")
+        try:
+            self.stream()
+            self.close()
+            Path(self._path).replace(path)
+        except OSError as error:
+            raise CannotWriteError(f"{self._path}: cannot rename it to {path}: {error.strerror or error}") from error
+        self._path = path
+
+    def remove(self) -> None:
+        """Remove it, unless it is gone; another one that has its name stays."""
+        with contextlib.suppress(OSError):
+            self.stream()
+            self.close()
+            Path(self._path).unlink()
 
     def rest(self) -> None:
         """Say that a write is over."""
