@@ -203,6 +203,8 @@ class PCAPDumper:
                 write_at(stream, 0, header)
                 self._growing.rest()
                 return
+            self.close()
+            stream = self._growing.stream()  # opened again: what makes a file cannot read it
             stream.seek(len(header))
             write_whole(self._path, self._finer(header, stream), overwrite=True)
             self.close()
@@ -221,6 +223,8 @@ class PCAPDumper:
         reader = BufferedReader(stream)
         try:
             while head := reader.read(layout.size):
+                if len(head) < layout.size:
+                    raise OSError("the file was cut while it was written")
                 seconds, microseconds, captured, wire = layout.unpack(head)
                 yield layout.pack(seconds, 1000 * microseconds, captured, wire) + reader.read(captured)
         finally:
