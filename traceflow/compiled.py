@@ -34,6 +34,7 @@ __all__ = [
     "Hook",
     "call_hook",
     "compile_hook",
+    "fence",
     "inline_kernel",
     "is_to_be_compiled",
     "kernel",
@@ -195,6 +196,26 @@ prefetch: Any = intrinsic(_prefetch) if COMPILED else _nothing
 A hint: nothing waits for it, no value depends on it, and an index out of bounds is harmless, because a processor drops
 a prefetch that it may not do. With many live flows a look-up waits for memory several times; asked for some packets
 ahead, these waits overlap."""
+
+
+def _fence(typing: Any) -> Any:
+    """Typing and code of `fence`: LLVM's `fence seq_cst`."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+def _no_fence() -> None:
+    """`fence` of plain kernels, which the interpreter keeps in order."""
+
+
+fence: Any = intrinsic(_fence) if COMPILED else _no_fence
+"""`fence()`: what stands before it is read and written before what stands behind it, as others see it.
+
+For memory that is shared with the system's kernel, such as the ring of a live capture."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ __all__ = [
     "CannotWriteError",
     "FileExists",
     "IncompleteWarning",
+    "LostFramesError",
     "MalformedCaptureError",
     "NotACaptureError",
     "TraceflowError",
@@ -87,6 +88,10 @@ class TruncatedCaptureError(CaptureError):
 
 class MalformedCaptureError(CaptureError):
     """A record header holds what cannot be true. All frames before it have been delivered."""
+
+
+class LostFramesError(TraceflowError):
+    """Frames of a live capture were dropped before they could be read: results are without them."""
 
 
 class IncompleteWarning(UserWarning):

@@ -12,6 +12,7 @@ from traceflow.errors import FileExists
 from traceflow.pipeline import FlowCollector
 from traceflow.sinks.flowfiles import FlowFiles
 from traceflow.sinks.folder import INDEX_NAME
+from traceflow.sources import Captures
 
 __all__ = ["run"]
 
@@ -53,7 +54,7 @@ def run(
             return code
         listed = (place / INDEX_NAME).is_file()
         say(f"incomplete: {failure}" + (f"; {place / INDEX_NAME} lists the files that were written" if listed else ""))
-        return Exit.INTERRUPTED if code == Exit.INTERRUPTED else Exit.INCOMPLETE
+        return code if session.interruption.asked else Exit.INCOMPLETE
 
 
 def _flow_files(folder: Path, file_format: str, by: str | None, overwrite: bool, outer: bool) -> FlowFiles:
@@ -71,6 +72,7 @@ def _write(
     """Write what was traced. Returns what went wrong on the way."""
     flows = collector.flows()
     flows.account = session.account()
+    assert isinstance(session.captures, Captures)
     try:
         written = files.write(
             flows,
