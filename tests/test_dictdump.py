@@ -549,6 +549,7 @@ def test_many_blocks_at_once_are_the_single_ones_together(fmt: str, distinct: bo
     many.append_all([])
     many.append_all(blocks[:2])
     many.append_all(iter(blocks[2:]))
+    many.close()
     assert (tmp_path / "many").read_bytes() == (tmp_path / "single").read_bytes()
 
 

@@ -656,8 +656,8 @@ def limited(path: Path, folder: Path, fmt: str, kind: str, limit: int) -> dict[s
 @pytest.mark.once("a process with little disk")
 @pytest.mark.slow_plain("another process")
 def test_a_file_that_does_not_fit_keeps_what_it_has_and_others_go_on(tmp_path: Path) -> None:
-    # From the second batch on (frame 11) a file may have 20 000 octets. Datagrams of port 1 take 16 + 42 + 9000, so that
-    # two of them fit behind the 24 of the header, and a third does not.
+    # From the second batch on (frame 11) a file may have 20 000 octets. Datagrams of port 1 take 16 + 42 + 9000: two of
+    # them fit behind the 24 of the header, and a third does not.
     wire = exchange.Wire()
     for port in (1, 1, *([2] * 8), 1, 2, 3, 1):
         wire.packet(datagram(port, 9000 if port == 1 else 20))
