@@ -16,6 +16,7 @@ __all__ = [
     "CannotWriteError",
     "FileExists",
     "IncompleteWarning",
+    "LibraryMissingError",
     "LostFramesError",
     "MalformedCaptureError",
     "NotACaptureError",
@@ -41,6 +42,10 @@ class CannotReadError(TraceflowError, OSError):
 
 class CannotWriteError(TraceflowError, OSError):
     """The output cannot be written: no permission, a full disk, a path that is a file."""
+
+
+class LibraryMissingError(TraceflowError, ImportError):
+    """A library of the system that this needs is not installed; the message says how to install it."""
 
 
 class FileExists(CannotWriteError, FileExistsError):  # noqa: N818 - the name PyPCAPKit's users know
