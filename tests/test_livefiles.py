@@ -350,10 +350,11 @@ def test_fragments_that_are_no_longer_kept_are_counted_and_said(tmp_path: Path) 
     ]
 
 
+@pytest.mark.slow_plain("5000 fragments")
 def test_waiting_fragments_are_as_many_as_the_table_knows(tmp_path: Path) -> None:
     # 5000 fragments whose first ones never come: 4096 are kept, here as in fragments.py.
     wire = exchange.Wire(step_ns=1000)
-    for ident in range(5000 if COMPILED else 4200):
+    for ident in range(5000):
         wire.packet(exchange.ipv4(A, B, exchange.UDP, bytes(16), ident=ident, fragment=2))
     groups = FrameGroups(by_direction=True, outer=False)
     with open_source(wire.pcap(tmp_path), batch_frames=3000) as captures:
