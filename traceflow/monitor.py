@@ -228,11 +228,7 @@ class Monitor:
 
     def _next_device(self) -> Device | None:
         """Whose batch is next: interfaces in turn, and the first capture that is not over."""
-        if self._stale:
-            active = [one for one in self._grabbers if one.state is GrabberState.ACTIVE]
-            self._plans, self._stale = plans_of(active, self._nodes), False
-            if not any(one.asks_for_flows for one in self._grabbers):
-                self._followers.clear()
+        self._plan()
         left = [device for device in self._devices.opened if not device.ended]
         needed = [device for device in left if device.name in self._plans]
         if not needed and not self.running:
@@ -244,6 +240,14 @@ class Monitor:
         at = several.index(self._last) + 1 if self._last in several else 0
         self._last = several[at % len(several)]
         return self._last
+
+    def _plan(self) -> None:
+        """Plan what runs, where the active grabbers are others than before."""
+        if self._stale:
+            active = [one for one in self._grabbers if one.state is GrabberState.ACTIVE]
+            self._plans, self._stale = plans_of(active, self._nodes), False
+            if not any(one.asks_for_flows for one in self._grabbers):
+                self._followers.clear()
 
     def _end(self, device: Device) -> None:
         """A device gives no more: grabbers of which no other is left see the end."""
@@ -258,6 +262,7 @@ class Monitor:
         count = len(given.frames)
         batch = Batch(given.octets, given.frames, self.frames + 1, given.first_in_file, given.quiet_ns)
         self.frames += count
+        self._plan()  # grabbers may have been activated while the source was waited for
         plan = self._plans.get(device.name)
         if plan is None:
             return
