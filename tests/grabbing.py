@@ -71,5 +71,3 @@ def counted(grabber: Grabber, name: str = "packets") -> int:
     """The only counter of that name."""
     (count,) = [counters[name] for counters in grabber.counters.values() if name in counters]
     return int(count)
-
-

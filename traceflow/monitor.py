@@ -26,13 +26,13 @@ import numpy as np
 
 from traceflow.buffers import MODES, Ring, Stream
 from traceflow.decode import decode_batch
-from traceflow.inlets import Device, Devices, Source
 from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageError
 from traceflow.filters.contract import Seen, Selection
 from traceflow.filters.graph import Node
-from traceflow.following import FlowFollower
 from traceflow.flowspec import FlowSpec
+from traceflow.following import FlowFollower
 from traceflow.grabber import Grabber, GrabberState, tracer_failed
+from traceflow.inlets import Device, Devices, Source
 from traceflow.options import options_for
 from traceflow.packets import PACKET, Batch
 from traceflow.sharing import Counts, Plan, SharedNodes, plans_of
@@ -93,6 +93,7 @@ class Monitor:
         self._followers: dict[str, FlowFollower] = {}
         self._plans: dict[str, Plan] = {}
         self._stale = self._closed = self._stopping = False
+        self._callers: list[Grabber] = []  # those with anybody to call: the others cost nothing behind a batch
         self._parting: list[Grabber] = []  # closed, with callbacks that may be due
         self._last: Device | None = None
         self._turn = threading.Lock()
@@ -158,9 +159,10 @@ class Monitor:
     def changed(self) -> None:
         """Plan anew before the next batch. For grabbers."""
         self._stale = True
+        self._callers = [one for one in self._grabbers if one.delivery.packets or one.tracer is not None]
         if self.running:
-            for grabber in self._grabbers:
-                self._give_thread(grabber)
+            for grabber in self._callers:
+                grabber.delivery.start(lambda one=grabber: self.running and one.state is not GrabberState.CLOSED)
         self.condition.notify_all()
 
     def dismiss(self, grabber: Grabber) -> None:
@@ -199,7 +201,7 @@ class Monitor:
         stepped = self._step()
         with self.condition:
             parting, self._parting = self._parting, []
-            grabbers = [one for one in (*self._grabbers, *parting) if not one.delivery.idle]
+            grabbers = [one for one in (*self._callers, *parting) if not one.delivery.idle]
         for grabber in grabbers:
             if not grabber.delivery.threaded:
                 grabber.delivery.run()
@@ -346,6 +348,7 @@ class Monitor:
                 if not self.pull():
                     with self.condition:
                         if not self._stale and not self._stopping:
+                            self.condition.notify_all()  # `join` waits for this
                             self.condition.wait()
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
             failure = error if isinstance(error, TraceflowError) else TraceflowError(f"the monitor failed: {error!r}")
@@ -358,10 +361,6 @@ class Monitor:
             with self.condition:
                 self.running, self._thread = False, None
                 self.condition.notify_all()
-
-    def _give_thread(self, grabber: Grabber) -> None:
-        if grabber.delivery.packets or grabber.tracer is not None:
-            grabber.delivery.start(lambda: self.running and grabber.state is not GrabberState.CLOSED)
 
     def stop(self, timeout: float | None = None) -> bool:
         """Have the thread stop behind the batch in hand; whoever waits for packets goes on. May be called again.
