@@ -25,6 +25,7 @@ from traceflow.sinks.rows_fields import (
     FRAME_DEFAULT,
     FRAME_FIELDS,
     FRAME_LISTS,
+    INTERFACE_FIELDS,
     Field,
     choose_fields,
 )
@@ -77,6 +78,7 @@ class Input:
         report: Whether the end report is wanted.
         monitor_ns: Interval of packet time at which the run says where it stands; None: never.
         live: Interfaces to be captured; None: captures are read.
+        expression: An Expression of `filters.bpf`: which frames are traced; None: all.
     """
 
     captures: tuple[str, ...]
@@ -90,6 +92,7 @@ class Input:
     report: bool = False
     monitor_ns: int | None = None
     live: Live | None = None
+    expression: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,6 @@ def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[s
     return given
 
 
-def _reserved(_context: Any, _parameter: Any, given: str | None) -> None:
-    if given is not None:
-        raise click.BadParameter("-f is kept for filters, which come in a later version; leave it out")
-
-
 def _common(command: _Command) -> _Command:
     """Add the argument and the options that all commands have."""
     for decorate in reversed(
@@ -143,6 +141,12 @@ def _common(command: _Command) -> _Command:
             click.option(
                 "-c", "limit", metavar="N", type=click.IntRange(min=1), help="Stop after N frames over all captures."
             ),
+            click.option(
+                "-f",
+                "expression",
+                metavar="EXPR",
+                help="Trace only frames that a pcap filter lets through: 'tcp port 443'. All frames keep their number.",
+            ),
             add_rule_options,
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option(
@@ -164,7 +168,6 @@ def _common(command: _Command) -> _Command:
                 help="Say where the run stands whenever so much packet time has passed: 10s.",
             ),
             click.option("-q", "quiet", is_flag=True, help="No account, notes or progress; errors only."),
-            click.option("-f", "reserved", hidden=True, expose_value=False, callback=_reserved),
         )
     ):
         command = decorate(command)
@@ -239,10 +242,12 @@ def _take_live(typed: dict[str, Any], captures: tuple[str, ...]) -> Live | None:
 def _input(**typed: Any) -> Input:
     """What every command is given, of what was typed."""
     rules = take_rules(typed)
+    text = typed.pop("expression")
+    expression = None if text is None else _load("expressions").expression(text)
     names = typed.pop("plugins")
     live = _take_live(typed, typed["captures"])
     plugins = _load("plugins").load(names) if names else []
-    return Input(rules=rules, plugins=plugins, live=live, **typed)
+    return Input(rules=rules, plugins=plugins, live=live, expression=expression, **typed)
 
 
 def _fields_of(
@@ -405,6 +410,17 @@ def frames_command(shape: str | None, fields: str | None, flow: int | None, **co
     added = _load("plugins").frame_fields(given.plugins) if given.plugins else {}
     view = View(shape, _fields_of(fields, FRAME_FIELDS, names, added))
     code: int = _load("frames").run(given, view, flow)
+    return code
+
+
+@traceflow_command.command(
+    "interfaces", short_help="List the network interfaces.", epilog="Example: traceflow interfaces -T csv"
+)
+@_view(INTERFACE_FIELDS)
+def interfaces_command(shape: str | None, fields: str | None) -> int:
+    """List the network interfaces of this system, and whether `-i` may capture them."""
+    chosen = _fields_of(fields, INTERFACE_FIELDS, tuple(INTERFACE_FIELDS), {})
+    code: int = _load("interfaces").run(View(shape, chosen))
     return code
 
 
