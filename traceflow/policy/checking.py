@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from traceflow.filters.graph import DEVICE, Call, Graph, calls_of
-from traceflow.filters.kinds import KINDS
+from traceflow.filters.kinds import BUILT_IN, KINDS
 from traceflow.policy.guards import (
-    SHOWS_NOTHING,
+    MAY_STAND_BEFORE,
     Guard,
     Inside,
     Standing,
@@ -130,11 +130,11 @@ class _Check:
         denies: list[int] = []
         allows: list[_Demand] = []
         requires: list[_Demand] = []
+        self._budget.spend(sum(1 + len(rule.function) for rule in self.rules))
         for number, rule in enumerate(self.rules):
             if rule.kind in ("addresses", "snaplen"):
-                guard = self._guard_of(rule)
-                if guard is not None and (call is None or call.kind not in SHOWS_NOTHING[rule.kind]):
-                    requires.append(_Demand(number, _bits((guard,), after)))
+                if not self._is_kept(rule) if call is None else call.kind not in MAY_STAND_BEFORE[rule.kind]:
+                    requires.append(_Demand(number, _bits([_guard_of(rule)], after)))
             elif call is None:
                 continue
             elif rule.kind == "deny" and any(may_be(use, call) for use in rule.function):
@@ -150,13 +150,12 @@ class _Check:
             tuple(denies), tuple(allows), tuple(requires), tuple(after), tuple(before), needs_allow=call is not None
         )
 
-    def _guard_of(self, rule: Rule) -> Guard | None:
-        """The filter that a rule for whole paths asks for; None where it is kept without one."""
-        if rule.kind == "addresses":
-            return Inside(rule.inside)
-        if type(self.snaplen) is int and 1 <= self.snaplen <= rule.number:
-            return None
-        return Standing(Use("truncate", at_most=rule.number))
+    def _is_kept(self, rule: Rule) -> bool:
+        """Whether a rule for whole paths is kept without a filter: the parameter cuts what is handed out at their ends.
+
+        What stands in the graph and looks at octets sees all of them all the same.
+        """
+        return rule.kind == "snaplen" and type(self.snaplen) is int and 1 <= self.snaplen <= rule.number
 
     # --- looking at all calls --------------------------------------------------------------------------------
 
@@ -242,6 +241,11 @@ class _Check:
         return f"needed is {', or '.join(ways)}" if ways else "no rule allows it"
 
 
+def _guard_of(rule: Rule) -> Guard:
+    """The filter that a rule for whole paths asks for."""
+    return Inside(rule.inside) if rule.kind == "addresses" else Standing(Use("truncate", at_most=rule.number))
+
+
 def _bits(guards: Any, known: dict[Guard, int]) -> int:
     bits = 0
     for guard in guards:
@@ -270,6 +274,24 @@ def _call_text(call: Call) -> str:
     return "the default device" if call == Call(DEVICE) else call.text
 
 
+_READ_ELSEWHERE = ("BPF", "search")
+"""Filters whose parameters are not read here, as that takes libpcap or a kernel: what they let pass is not judged."""
+
+
+def _odd_form(call: Call) -> str:
+    """What is wrong with a call that `make_call` did not make: rules read parameters in the form that it gives."""
+    if call.kind not in KINDS:
+        return f"there is no filter of the exact name {printable(call.kind)}; make it with make_call"
+    if call.kind in BUILT_IN and call.kind not in _READ_ELSEWHERE:
+        try:
+            right = KINDS[call.kind].canonical(call.parameter)
+        except ValueError as error:
+            return f"its parameter is none: {printable(str(error))}"
+        if right != call.parameter:
+            return f"its parameter is not in the form that make_call gives: {printable(right)}"
+    return ""
+
+
 def _of_the_graph(graph: Graph) -> list[Reason]:
     """What no policy can judge: filters that are none, names that are none, devices that are hidden."""
     reasons = []
@@ -278,10 +300,7 @@ def _of_the_graph(graph: Graph) -> list[Reason]:
         for part in strange_parts(node.filter):
             what = f"it is a {type(part).__name__}; needed are calls made by make_call, `~` and `&` of them"
             reasons.append(Reason("graph", text, "", what))
-        for call in dict.fromkeys(calls):
-            if call.kind not in KINDS:
-                what = f"there is no filter of the exact name {printable(call.kind)}; make it with make_call"
-                reasons.append(Reason("graph", text, "", what))
+        reasons += [Reason("graph", text, "", what) for call in dict.fromkeys(calls) if (what := _odd_form(call))]
         if any(call.kind == DEVICE for call in calls) and not (len(calls) == 1 and calls[0] == node.filter):
             reasons.append(Reason("graph", text, "", "a device stands alone; connect the rest behind it"))
     return sorted(dict.fromkeys(reasons), key=lambda reason: (reason.function, reason.needed))

@@ -14,7 +14,7 @@ from typing import Any
 
 from traceflow.errors import CannotReadError, UsageError, suggest
 from traceflow.filters.kinds import BUILT_IN, KINDS
-from traceflow.policy.rules import KEYS, Mistake, Rule, checked_functions, checked_rule
+from traceflow.policy.rules import KEYS, Mistake, Rule, brief, checked_functions, checked_rule
 
 __all__ = ["OCTETS_MAX", "checked_names", "parse_policy", "read_text"]
 
@@ -22,7 +22,7 @@ OCTETS_MAX = 262144
 """Octets of a policy file: some thousand rules."""
 
 _MISTAKES_SHOWN = 50
-_KEY_MAX = 1024  # characters of a key with dots: the parser takes time with the square of its parts
+_DOTS_MAX = 16  # of one key: the parser takes time and memory with the square of its parts
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # as filters.kinds.register has it
 _DEPTH_MAX = 8  # lists and tables in each other that are looked through for places
 
@@ -75,7 +75,7 @@ def parse_policy(text: str, file: str) -> tuple[list[Rule], tuple[str, ...]]:
         if key == "functions":
             continue
         if key not in KEYS:
-            mistakes.append(((key,), suggest("table", key, [*KEYS, "functions"])))
+            mistakes.append(((key,), suggest("table", key[:64], [*KEYS, "functions"])))
         elif not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
             mistakes.append(((key,), f"rules are tables in a list; write [[{key}]] and the keys below it"))
         else:
@@ -92,13 +92,13 @@ def parse_policy(text: str, file: str) -> tuple[list[Rule], tuple[str, ...]]:
 def checked_names(value: Any) -> tuple[tuple[str, ...], list[Mistake]]:
     """The names of functions of users, and what is wrong with them."""
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        return (), [((), f'it is {value!r:.60}; write a list of names, such as ["drop", "return"]')]
+        return (), [((), f'it is {brief(value)}; write a list of names, such as ["drop", "return"]')]
     taken = {name.lower(): name for name in BUILT_IN}
     names: list[str] = []
     mistakes: list[Mistake] = []
     for place, name in enumerate(value):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            mistakes.append(((place,), f"{name!r:.60} is no name; needed are letters, digits and _, a letter first"))
+            mistakes.append(((place,), f"{brief(name)} is no name; needed are letters, digits and _, a letter first"))
         elif name.lower() in taken:
             mistakes.append(((place,), f"{taken[name.lower()]} is a filter of traceflow; functions have other names"))
         else:
@@ -131,12 +131,12 @@ def _name_of(path: Path) -> str:
 _AT = re.compile(r"\(at line (\d+), column \d+\)")
 
 _TOKEN = re.compile(
-    r'"""(?:\\.|[^\\])*?"""(?!")'  # strings, in which nothing else counts
-    r"|'''.*?'''(?!')"
+    r'"""(?:\\.|[^\\])*?(?:"""(?!")|\Z)'  # strings, in which nothing else counts; one without an end takes the rest
+    r"|'''.*?(?:'''(?!')|\Z)"
     r'|"(?:\\.|[^"\\\n])*"'
     r"|'[^'\n]*'"
     r"|#[^\n]*"
-    r"|[\[\]{}\n]",
+    r"|[\[\]{}\n.=,]",
     re.DOTALL,
 )
 
@@ -147,9 +147,7 @@ def _parsed(text: str, file: str) -> dict[str, Any]:
     Raises:
         UsageError: It is no TOML; the line is shown.
     """
-    for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > _KEY_MAX and line.split("=")[0].count(".") > 16:
-            _refuse(file, [(number, (), "the key is too long")])
+    _refuse_long_keys(text, file)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -160,6 +158,23 @@ def _parsed(text: str, file: str) -> dict[str, Any]:
     except (ValueError, RecursionError, OverflowError) as error:  # a number too long to read, lists too deep
         _refuse(file, [(_line_that_fails(text), (), f"it cannot be read: {str(error)[:80]}")])
     raise AssertionError("both ways out have raised")
+
+
+def _refuse_long_keys(text: str, file: str) -> None:
+    """Refuse keys of very many parts, before the parser sees them.
+
+    Raises:
+        UsageError: There is one; the line is shown.
+    """
+    dots = 0
+    for token in _TOKEN.finditer(text):
+        sign = token.group()
+        if sign == ".":
+            dots += 1
+        elif len(sign) == 1:  # what ends a key; a string is a part of one
+            dots = 0
+        if dots > _DOTS_MAX:
+            _refuse(file, [(text.count("\n", 0, token.start()) + 1, (), "the key has too many parts")])
 
 
 def _line_that_fails(text: str) -> int:
