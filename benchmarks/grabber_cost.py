@@ -21,7 +21,7 @@ from traceflow import FlowSpec, Monitor
 sys.path.insert(0, str(Path(__file__).parent))
 from captures import write_small
 
-PREFIX = "(sampler,4) -> (protocol,tcp)"
+PREFIX = "(protocol,tcp) -> (sampler,16)"
 
 
 def cost(path: Path, texts: list[str], *, active: int | None = None, buffer: bool = False) -> float:
@@ -44,10 +44,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     one = [f"{PREFIX} -> (packetcount)"]
-    different = [f"{PREFIX} -> (port,{port}) -> (packetcount)" for port in range(1, 101)]
+    different = [f"{PREFIX} -> (sampler,{n}) -> (packetcount)" for n in range(2, 102)]
+    looking = [f"{PREFIX} -> (port,{port}) -> (packetcount)" for port in range(1, 101)]
     cases: dict[str, Callable[[Path], float]] = {
         "one": lambda path: cost(path, different[:1]),
         "100 that count": lambda path: cost(path, different),
+        "one that looks at ports": lambda path: cost(path, looking[:1]),
+        "100 that look at ports": lambda path: cost(path, looking),
         "one, packets kept": lambda path: cost(path, one, buffer=True),
         "100 equal, packets kept": lambda path: cost(path, one * 100, buffer=True),
         "one beside 99 paused": lambda path: cost(path, different, active=1),
@@ -65,6 +68,8 @@ def main() -> None:
     for name, seconds in medians.items():
         print(f"{name:26} {seconds / given.frames * 1e9:7.1f} ns a frame")
     print(f"100 / 1, counting:         {medians['100 that count'] / medians['one']:.2f}")
+    ports = medians["100 that look at ports"] / medians["one that looks at ports"]
+    print(f"100 / 1, looking at ports: {ports:.2f}")
     print(f"100 / 1, packets kept:     {medians['100 equal, packets kept'] / medians['one, packets kept']:.2f}")
     print(f"99 paused beside one:      {medians['one beside 99 paused'] / medians['one']:.3f}")
 

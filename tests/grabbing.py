@@ -12,6 +12,9 @@ from traceflow.errors import TraceflowError
 from traceflow.packets import Batch
 from traceflow.sources import open_source
 
+PATIENCE_S = 300
+"""Seconds after which a thread that does not answer is a failure: what it runs may have to be compiled first."""
+
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
 

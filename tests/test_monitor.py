@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grabbing import FIXTURES, Lab, batches_of, counted, grabber_of, monitor_of
+from grabbing import FIXTURES, PATIENCE_S, Lab, batches_of, counted, grabber_of, monitor_of
 
 import traceflow
 from traceflow import FlowSpec, GrabberState, Monitor, UsageError
@@ -218,7 +218,7 @@ def test_an_interface_that_nobody_needs_is_read_where_a_thread_runs() -> None:
         monitor.start()
         lab.put(batches_of("T01")[0])
         with monitor.condition:
-            assert monitor.condition.wait_for(lambda: monitor.frames == 4, 30)
+            assert monitor.condition.wait_for(lambda: monitor.frames == 4, PATIENCE_S)
         grabber.activate()
         lab.put(batches_of("T01")[1])
         assert grabber.wait(4) == 4
@@ -254,7 +254,7 @@ def test_what_is_not_allowed_opens_no_capture() -> None:
 def test_a_thread_runs_what_is_activated_until_it_is_stopped() -> None:
     with Monitor([FIXTURES / "T01.pcap", FIXTURES / "T02.pcap"]) as monitor:
         monitor.start()
-        assert monitor.join(30)
+        assert monitor.join(PATIENCE_S)
         grabber = grabber_of(monitor)
         grabber.activate()
         with pytest.raises(StateError, match="stop it first"):
@@ -262,8 +262,8 @@ def test_a_thread_runs_what_is_activated_until_it_is_stopped() -> None:
         with pytest.raises(StateError, match="runs already"):
             monitor.start()
         assert [packet.number for packet in grabber] == list(range(1, 31))
-        assert monitor.join(30)
-        assert monitor.stop(30)
+        assert monitor.join(PATIENCE_S)
+        assert monitor.stop(PATIENCE_S)
         assert not monitor.running
         assert not monitor.step()
         monitor.start()  # once more
@@ -329,7 +329,7 @@ def test_whoever_waits_hears_of_a_mistake_in_the_thread() -> None:
     monitor.start()
     with pytest.raises(TraceflowError, match="a mistake in the source"):
         list(grabber)
-    assert monitor.join(30)
+    assert monitor.join(PATIENCE_S)
     assert len(monitor.errors) == 1
     monitor.close()
 
@@ -360,7 +360,7 @@ def test_several_threads_move_one_grabber_while_another_reads() -> None:
         thread.start()
     assert [packet.number for packet in steady] == list(range(1, 60))
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert shaky.state in (GrabberState.ACTIVE, GrabberState.PAUSED)
     numbers = [packet.number for packet in shaky]
     assert numbers == sorted(set(numbers))

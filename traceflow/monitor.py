@@ -17,6 +17,7 @@ call anything, `step` too. A filter or sink may do all but step.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Hashable
 from types import TracebackType
@@ -162,8 +163,12 @@ class Monitor:
         self._callers = [one for one in self._grabbers if one.delivery.packets or one.tracer is not None]
         if self.running:
             for grabber in self._callers:
-                grabber.delivery.start(lambda one=grabber: self.running and one.state is not GrabberState.CLOSED)
+                grabber.delivery.start(functools.partial(self._goes_on, grabber))
         self.condition.notify_all()
+
+    def _goes_on(self, grabber: Grabber) -> bool:
+        """Whether a thread for the callbacks of a grabber is still of use."""
+        return self.running and grabber.state is not GrabberState.CLOSED
 
     def dismiss(self, grabber: Grabber) -> None:
         """Give back the nodes of a grabber that closes. For grabbers."""
