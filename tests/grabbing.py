@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from traceflow import FlowSpec, Grabber, Monitor
 from traceflow.errors import TraceflowError
 from traceflow.packets import Batch
 from traceflow.sources import open_source
+
+PATIENCE_S = 300
+"""Seconds after which a thread that does not answer is a failure: what it runs may have to be compiled first."""
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
@@ -33,6 +37,8 @@ class Lab:
     def __init__(self) -> None:
         self.errors: list[TraceflowError] = []
         self.closed = False
+        self.asked = threading.Semaphore(0)
+        """Released each time that a thread asks for more."""
         self._given: queue.Queue[Any] = queue.Queue()
 
     def put(self, *things: Batch | TraceflowError | None) -> None:
@@ -45,10 +51,14 @@ class Lab:
         self.put(Batch(nothing.octets, nothing.frames[:0], 1, 1, quiet_ns=now_ns))
 
     def batches(self) -> Iterator[Batch]:
-        while isinstance(given := self._given.get(), Batch):
+        while isinstance(given := self._get(), Batch):
             yield given
         if given is not None:
             self.errors.append(given)
+
+    def _get(self) -> Any:
+        self.asked.release()
+        return self._given.get()
 
     def stop(self) -> None:
         self.put(None)

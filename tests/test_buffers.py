@@ -151,8 +151,8 @@ def test_a_reader_is_given_nothing_while_it_is_paused() -> None:
 
 
 def test_a_packet_lies_in_one_piece() -> None:
-    """40 octets: packets of 15 begin at 0 and 15; the third would cross the end, so it begins anew at 0, over the first.
-    The fourth, at 15, goes over the second."""
+    """40 octets: packets of 15 begin at 0 and 15; the third would cross the end, so it begins anew at 0, over the
+    first. The fourth, at 15, goes over the second."""
     ring = Ring(40, 10)
     writer, stream = Writer(ring), ring.stream()
     reader = active(ring, stream)
@@ -185,8 +185,8 @@ def test_a_place_of_a_frame_that_lies_outside_of_its_batch_is_not_read() -> None
 
 
 @pytest.mark.parametrize(("given_", "words"), [
-    ({"octets": 0}, "0 octets"), ({"octets": 2**32}, "octets"), ({"packets": 0}, "0 packets"), ({"packets": True}, "True"),
-    ({"mode": "over"}, "Did you mean overwrite"),
+    ({"octets": 0}, "0 octets"), ({"octets": 2**32}, "octets"), ({"packets": 0}, "0 packets"),
+    ({"packets": True}, "True"), ({"mode": "over"}, "Did you mean overwrite"),
 ])  # fmt: skip
 def test_a_ring_that_cannot_be(given_: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from grabbing import Lab, batches_of, grabber_of, monitor_of
+from grabbing import PATIENCE_S, Lab, batches_of, grabber_of, monitor_of
 
 from traceflow import Monitor
 from traceflow.buffers import Ring
@@ -148,6 +148,6 @@ def test_flows_are_said_on_the_thread_of_the_grabber() -> None:
     grabber_of(monitor, "(ip,4)", tracer=told).activate()
     monitor.start()
     lab.put(*batches_of("T01"), None)
-    assert monitor.join(30)
+    assert monitor.join(PATIENCE_S)
     monitor.close()
     assert found == [(10, "callbacks of <Grabber (device,eth0) -> (ip,4)>")]

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 import pytest
-from grabbing import Lab, batches_of, counted, grabber_of, monitor_of
+from grabbing import PATIENCE_S, Lab, batches_of, counted, grabber_of, monitor_of
 
 from traceflow import CallbackWarning, FlowSpec, GrabberState, Monitor, UsageError
 from traceflow.errors import CannotReadError, FilterError, NotAllowedError, StateError
@@ -371,9 +371,9 @@ def test_a_grabber_can_be_closed_while_another_thread_waits_for_its_packets() ->
     thread = threading.Thread(target=reader)
     thread.start()
     lab.put(batches_of("T01", 1)[0])
-    assert waits.wait(30)
+    assert waits.wait(PATIENCE_S)
     grabber.close()
-    thread.join(30)
+    thread.join(PATIENCE_S)
     assert (thread.is_alive(), found) == (False, [1])
     monitor.close()
     assert not lab.closed  # it was opened by others
@@ -389,11 +389,14 @@ def test_who_waits_goes_on_when_the_monitor_is_stopped() -> None:
     thread = threading.Thread(target=lambda: counts.append(grabber.wait(100)))
     thread.start()
     lab.put(batches_of("T01")[0])
-    assert not monitor.stop(0)  # the source gives nothing yet
+    for _ in range(2):
+        assert lab.asked.acquire(timeout=PATIENCE_S)
+    assert not monitor.stop(0)  # the first batch was handled, and the source gives no other yet
     lab.put(batches_of("T01")[1])
-    assert monitor.stop(30)
-    thread.join(30)
-    assert counts in ([4], [8])
+    assert monitor.stop(PATIENCE_S)
+    lab.put(None)  # for a thread that was so slow that it found no other one running
+    thread.join(PATIENCE_S)
+    assert counts == [8]
     monitor.close()
 
 
@@ -407,21 +410,21 @@ def test_a_callback_that_blocks_holds_neither_the_monitor_nor_others() -> None:
     def slow(packets: Any) -> None:
         seen.append(packets[0].number)
         blocks.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
 
     blocked, other = grabber_of(monitor, "(port,80)", (1, slow)), grabber_of(monitor)
     blocked.activate()
     other.activate()
     monitor.start()
     lab.put(batches_of("T01", 1)[0])
-    assert blocks.wait(30)
+    assert blocks.wait(PATIENCE_S)
     lab.put(*batches_of("T01", 1)[1:], None)
     assert other.wait(6) == 6
     with monitor.condition:
-        assert monitor.condition.wait_for(lambda: monitor.frames == 10, 30)
+        assert monitor.condition.wait_for(lambda: monitor.frames == 10, PATIENCE_S)
     assert counted(other) == 10
     go_on.set()
-    assert monitor.join(30)
+    assert monitor.join(PATIENCE_S)
     assert (seen, blocked.lost) == ([1, 5, 6, 7, 8, 9, 10], 3)
     monitor.close()
 
@@ -439,5 +442,5 @@ def test_a_callback_on_its_thread_may_close_everything() -> None:
     grabber.activate()
     monitor.start()
     lab.put(batches_of("T01")[0])
-    assert done.wait(30)
+    assert done.wait(PATIENCE_S)
     assert (monitor.running, monitor.grabbers, grabber.state) == (False, (), CLOSED)

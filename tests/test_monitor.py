@@ -5,7 +5,9 @@ Captures are fixtures, four frames a batch unless said otherwise. T01 has 10 fra
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grabbing import FIXTURES, Lab, batches_of, counted, grabber_of, monitor_of
+from grabbing import FIXTURES, PATIENCE_S, Lab, batches_of, counted, grabber_of, monitor_of
 
 import traceflow
 from traceflow import FlowSpec, GrabberState, Monitor, UsageError
@@ -25,7 +27,7 @@ from traceflow.filters.build import function, packetcount
 from traceflow.filters.contract import Kind, Seen, Selection
 from traceflow.filters.graph import Call
 from traceflow.filters.kinds import register
-from traceflow.policy import Policy, Use, allow
+from traceflow.policy import Policy, allow
 
 ran: list[str] = []
 """Which runners ran, in order."""
@@ -60,11 +62,12 @@ def _nothing_ran() -> Iterator[None]:
 
 def test_a_hundred_grabbers_run_what_they_share_once_a_batch() -> None:
     """100 graphs (noting,all) -> (port,N) -> (noting,N), 10 frames in three batches. Nodes: a device, (noting,all), and
-    two of each graph. (noting,all) runs three times; behind it only port 80 and 1000 pass any packet, of two graphs."""
+    two of each of 99 distinct graphs: 80 is there twice. (noting,all) runs three times; behind it only the ports 80 and
+    1000 let any packet pass."""
     monitor = monitor_of("T01")
     for port in (80, 1000, *range(2, 100)):
         grabber_of(monitor, f"(noting,all) -> (port,{port}) -> (noting,{port})", buffer=False).activate()
-    assert monitor.nodes == 2 + 2 * 100
+    assert monitor.nodes == 2 + 2 * 99
     monitor.run()
     assert (ran.count("all"), ran.count("80"), ran.count("1000")) == (3, 3, 3)
     assert len(ran) == 9
@@ -180,7 +183,7 @@ def test_interfaces_take_turns_beside_a_capture() -> None:
     with grabber:
         packets = list(grabber)
     # the capture comes first (20 frames, one batch), then one, two; then its end, and so on
-    order = [packets[0].device] + [b.device for a, b in zip(packets, packets[1:], strict=False) if a.device != b.device]
+    order = [packets[0].device] + [b.device for a, b in itertools.pairwise(packets) if a.device != b.device]
     assert order == ["file", "one", "two", "one"]
     assert len(packets) == 40
 
@@ -197,11 +200,11 @@ def test_a_capture_is_opened_where_a_graph_names_it_and_an_unknown_device_is_sug
 
 
 def test_a_cut_capture_ends_with_its_error() -> None:
-    """fixtures/T32-cut.pcap ends inside of its last record; tcpdump -nr prints 9 packets of it."""
+    """fixtures/T32-cut.pcap ends inside of its last record; tcpdump -nr prints 4 packets of it."""
     monitor = Monitor(FIXTURES / "T32-cut.pcap")
     grabber = grabber_of(monitor)
     with grabber:
-        assert len(list(grabber)) == 9
+        assert len(list(grabber)) == 4
     assert [type(error) for error in grabber.errors] == [TruncatedCaptureError]
 
 
@@ -215,7 +218,7 @@ def test_an_interface_that_nobody_needs_is_read_where_a_thread_runs() -> None:
         monitor.start()
         lab.put(batches_of("T01")[0])
         with monitor.condition:
-            assert monitor.condition.wait_for(lambda: monitor.frames == 4, 30)
+            assert monitor.condition.wait_for(lambda: monitor.frames == 4, PATIENCE_S)
         grabber.activate()
         lab.put(batches_of("T01")[1])
         assert grabber.wait(4) == 4
@@ -238,7 +241,7 @@ def test_the_whole_graph_is_authorised_with_the_devices_that_it_does_not_name() 
 
 
 def test_what_is_not_allowed_opens_no_capture() -> None:
-    policy = Policy(allow(Use("device", "eth0")), allow("packetcount"))
+    policy = Policy(allow("device", devices="eth0"), allow("packetcount", devices="eth0"))
     monitor = monitor_of("T01", policy=policy, user="anna")
     with pytest.raises(NotAllowedError):
         grabber_of(monitor, f'(device,"{FIXTURES / "T02.pcap"}") -> (packetcount)')
@@ -251,7 +254,7 @@ def test_what_is_not_allowed_opens_no_capture() -> None:
 def test_a_thread_runs_what_is_activated_until_it_is_stopped() -> None:
     with Monitor([FIXTURES / "T01.pcap", FIXTURES / "T02.pcap"]) as monitor:
         monitor.start()
-        assert monitor.join(30)
+        assert monitor.join(PATIENCE_S)
         grabber = grabber_of(monitor)
         grabber.activate()
         with pytest.raises(StateError, match="stop it first"):
@@ -259,8 +262,8 @@ def test_a_thread_runs_what_is_activated_until_it_is_stopped() -> None:
         with pytest.raises(StateError, match="runs already"):
             monitor.start()
         assert [packet.number for packet in grabber] == list(range(1, 31))
-        assert monitor.join(30)
-        assert monitor.stop(30)
+        assert monitor.join(PATIENCE_S)
+        assert monitor.stop(PATIENCE_S)
         assert not monitor.running
         assert not monitor.step()
         monitor.start()  # once more
@@ -326,7 +329,7 @@ def test_whoever_waits_hears_of_a_mistake_in_the_thread() -> None:
     monitor.start()
     with pytest.raises(TraceflowError, match="a mistake in the source"):
         list(grabber)
-    assert monitor.join(30)
+    assert monitor.join(PATIENCE_S)
     assert len(monitor.errors) == 1
     monitor.close()
 
@@ -349,17 +352,15 @@ def test_several_threads_move_one_grabber_while_another_reads() -> None:
     def move() -> None:
         for _ in range(50):
             for step in (shaky.activate, shaky.pause):
-                try:
+                with contextlib.suppress(StateError):
                     step()
-                except StateError:
-                    pass
 
     threads = [threading.Thread(target=move) for _ in range(3)]
     for thread in threads:
         thread.start()
     assert [packet.number for packet in steady] == list(range(1, 60))
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert shaky.state in (GrabberState.ACTIVE, GrabberState.PAUSED)
     numbers = [packet.number for packet in shaky]
     assert numbers == sorted(set(numbers))
@@ -385,7 +386,7 @@ def test_a_crash_leaves_nothing_behind(tmp_path: Path) -> None:
         "g.activate(); m.start(); m.join(60); print(g.waiting, flush=True); os.abort()"
     )
     shm = Path("/dev/shm")
-    before = set(os.listdir(shm)) if shm.is_dir() else set()
+    before = set(shm.iterdir()) if shm.is_dir() else set()
     done = subprocess.run(
         [sys.executable, "-c", code, str(FIXTURES / "T01.pcap")],
         capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
@@ -393,4 +394,5 @@ def test_a_crash_leaves_nothing_behind(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.stdout, done.returncode) == ("10\n", -6)
     assert list(tmp_path.iterdir()) == []
-    assert {name for name in set(os.listdir(shm)) - before if "traceflow" in name} == set()
+    now = set(shm.iterdir()) if shm.is_dir() else set()
+    assert [path for path in now - before if "traceflow" in path.name] == []

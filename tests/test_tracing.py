@@ -1,4 +1,4 @@
-"""The room `tracing`: a grabber's own flow table gives the flows that `trace` finds, with the numbers of their frames."""
+"""The room `tracing`: a grabber's own flow table gives the flows that `trace` finds, with their frame numbers."""
 
 from __future__ import annotations
 

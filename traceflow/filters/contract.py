@@ -17,7 +17,7 @@ import numpy.typing as npt
 from traceflow.filters.graph import Call
 from traceflow.packets import Batch
 
-__all__ = ["FLOW_FACTS", "Kind", "ParameterError", "Runner", "Seen", "Selection"]
+__all__ = ["FLOW_FACTS", "Derived", "Kind", "ParameterError", "Runner", "Seen", "Selection"]
 
 FLOW_FACTS = np.dtype(
     [
@@ -30,6 +30,10 @@ FLOW_FACTS = np.dtype(
     align=True,
 )
 """What the flow table says of a packet right after it came."""
+
+
+Derived = Callable[[Callable[[Any], Any]], Any]
+"""What follows from columns: given a getter of these, it answers an array."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,10 +59,9 @@ class Seen:
         batch: The frames and their octets.
         packets: PACKET[m].
         device: Name of the device it comes from.
-        link_types: Link types of its frames are in FRAME `link`.
     """
 
-    __slots__ = ("_facts", "_facts_of", "batch", "device", "packets")
+    __slots__ = ("_facts", "_facts_of", "_known", "batch", "device", "packets")
 
     def __init__(
         self,
@@ -70,6 +73,28 @@ class Seen:
         self.batch, self.packets, self.device = batch, packets, device
         self._facts_of = facts_of
         self._facts: npt.NDArray[np.void] | None = None
+        self._known: dict[tuple[Any, int], tuple[Any, Any]] = {}
+
+    def column(self, what: str | Derived, indexes: npt.NDArray[np.uint32]) -> Any:
+        """A column of some packets, or what follows from columns: made once for all filters that are given the same.
+
+        A hundred filters behind one node look at the same few columns; taken from the rows each time, that alone costs
+        100 times 30 microseconds a batch.
+
+        Args:
+            what: Name of a column of PACKET, or a function that is given a getter of these and answers an array [k].
+            indexes: uint32[k], `Selection.indexes`, which must not change.
+        """
+        key = what, id(indexes)
+        found = self._known.get(key)
+        if found is None:
+            if callable(what):
+                made = what(lambda name: self.column(name, indexes))
+            else:
+                column = self.packets[what]
+                made = np.ascontiguousarray(column if len(indexes) == len(column) else column[indexes])
+            found = self._known[key] = made, indexes  # held, so that nothing else can have its id
+        return found[0]
 
     @property
     def facts(self) -> npt.NDArray[np.void]:

@@ -20,7 +20,7 @@ from traceflow.protocols import protocol_name
 
 __all__ = ["FLAGS", "IP", "PROTOCOL", "TUNNEL", "VLAN", "protocol_known"]
 
-_Column = Callable[[str], Any]
+_Column = Callable[[Any], Any]
 
 
 def protocol_known(column: _Column) -> Any:
@@ -76,7 +76,7 @@ def _protocol(parameter: str) -> str:
 def _make_protocol(call: Call) -> MaskRunner:
     table = np.zeros(256, np.bool_)
     table[_protocols(call.parameter)] = True
-    return MaskRunner(lambda column: protocol_known(column) & table[column("protocol")])
+    return MaskRunner(lambda column: column(protocol_known) & table[column("protocol")])
 
 
 PROTOCOL = Kind("protocol", "packets of IP protocols, by name or number", "NAME|NUMBER[,...]", _protocol,
@@ -116,7 +116,7 @@ def _make_flags(call: Call) -> MaskRunner:
     mask = np.uint8(wanted | unwanted)
 
     def test(column: _Column) -> Any:
-        known = protocol_known(column) & (column("protocol") == _TCP) & (column("bits") & FLAGS_KNOWN != 0)
+        known = column(protocol_known) & (column("protocol") == _TCP) & (column("bits") & FLAGS_KNOWN != 0)
         return known & (column("flags") & mask == wanted)
 
     return MaskRunner(test)

@@ -21,6 +21,7 @@ from traceflow.protocols import PROTOCOLS_WITH_PORTS
 
 __all__ = ["PORT"]
 
+_Column = Callable[[Any], Any]
 _MAX = 65535
 _HAS_PORTS = np.zeros(256, np.bool_)
 _HAS_PORTS[list(PROTOCOLS_WITH_PORTS)] = True
@@ -33,19 +34,46 @@ def _canonical(parameter: str) -> str:
     return f"{side} {ranges_text(ranges_of(text, 'a port', _MAX, at))}".strip()
 
 
+_UNKNOWN = -1
+
+
+def _ports_known(column: _Column) -> Any:
+    """bool[k], whether both ports are known."""
+    verdict = column("verdict")
+    known = column(protocol_known) & _HAS_PORTS[column("protocol")]
+    return known & (verdict != Verdict.TRUNCATED_PORTS) & (verdict != Verdict.FRAGMENT_WITHOUT_PORTS)
+
+
+def _src_port(column: _Column) -> Any:
+    """int32[k], _UNKNOWN where there is none."""
+    return np.where(column(_ports_known), column("src_port").astype(np.int32), np.int32(_UNKNOWN))
+
+
+def _dst_port(column: _Column) -> Any:
+    """int32[k], _UNKNOWN where there is none."""
+    return np.where(column(_ports_known), column("dst_port").astype(np.int32), np.int32(_UNKNOWN))
+
+
+_SIDES = {"src": (_src_port,), "dst": (_dst_port,), "": (_src_port, _dst_port)}
+
+
 def _make(call: Call) -> MaskRunner:
     side, text, at = side_of(call.parameter)
-    table = ranges_table(ranges_of(text, "a port", _MAX, at), _MAX)
+    ranges, sides = ranges_of(text, "a port", _MAX, at), _SIDES[side]
+    if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
+        port = np.int32(ranges[0][0])
 
-    def test(column: Callable[[str], Any]) -> Any:
-        verdict = column("verdict")
-        known = protocol_known(column) & _HAS_PORTS[column("protocol")]
-        known &= (verdict != Verdict.TRUNCATED_PORTS) & (verdict != Verdict.FRAGMENT_WITHOUT_PORTS)
-        if side:
-            return known & table[column(f"{side}_port")]
-        return known & (table[column("src_port")] | table[column("dst_port")])
+        def is_it(ports: Any) -> Any:
+            return ports == port
+    else:
+        table = np.append(ranges_table(ranges, _MAX), False)  # noqa: FBT003 - what _UNKNOWN, the last one, comes to
 
-    return MaskRunner(test)
+        def is_it(ports: Any) -> Any:
+            return table[ports]
+
+    if len(sides) == 1:
+        return MaskRunner(lambda column: is_it(column(sides[0])))
+    return MaskRunner(lambda column: is_it(column(_src_port)) | is_it(column(_dst_port)))
 
 
 PORT = Kind("port", "packets to or from ports", "[src|dst] PORT[-PORT][,...]", _canonical, _make, predicate=True)

@@ -19,6 +19,7 @@ NO_LIMIT = 0xFFFFFFFF
 """A limit that is none: no frame is longer."""
 
 _EMPTY = np.zeros(0, np.uint32)
+_NOTHING = Selection(_EMPTY)
 
 
 def of_batch(frames: int) -> Selection:
@@ -36,9 +37,12 @@ def narrowed(given: Selection, keep: npt.NDArray[np.bool_]) -> Selection:
     Returns:
         They; `given` itself where all go on.
     """
-    if keep.all():
+    places = keep.nonzero()[0]
+    if len(places) == len(keep):
         return given
-    return Selection(given.indexes[keep], None if given.limit is None else given.limit[keep])
+    if not len(places):
+        return _NOTHING
+    return Selection(given.indexes[places], None if given.limit is None else given.limit[places])
 
 
 def union(selections: Sequence[Selection]) -> Selection:
@@ -72,20 +76,19 @@ class MaskRunner:
     """A predicate over columns of PACKET.
 
     Args:
-        test: Given a function that has the column of a name, of the packets that came here, [k]; answers bool[k].
+        test: Given a function that has the column of a name, or what follows from columns (`Seen.column`), of the
+            packets that came here, [k]; answers bool[k].
     """
 
     __slots__ = ("_test",)
 
-    def __init__(self, test: Callable[[Callable[[str], Any]], npt.NDArray[np.bool_]]) -> None:
+    def __init__(self, test: Callable[[Callable[[Any], Any]], npt.NDArray[np.bool_]]) -> None:
         self._test = test
 
     def run(self, seen: Seen, given: Selection) -> Selection:
         """The packets that it means."""
-        packets, indexes = seen.packets, given.indexes
-        if len(indexes) == len(packets):
-            return narrowed(given, self._test(packets.__getitem__))
-        return narrowed(given, self._test(lambda name: packets[name][indexes]))
+        indexes, column = given.indexes, seen.column
+        return narrowed(given, self._test(lambda what: column(what, indexes)))
 
     def counters(self) -> dict[str, int]:
         """It counts nothing."""

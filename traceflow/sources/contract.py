@@ -42,7 +42,7 @@ class Source(Protocol):
         """Octets read so far."""
 
     def batches(self) -> Iterator[Batch]:
-        """Batches of consecutive frames; octets and rows of one are overwritten when the next but `ahead` is asked for."""
+        """Batches of consecutive frames; octets and rows of one are overwritten when the next but `ahead` is asked."""
 
     def close(self) -> None:
         """Close all that is open. May be called again."""
