@@ -66,7 +66,7 @@ def _make(call: Call) -> MaskRunner:
         def is_it(ports: Any) -> Any:
             return ports == port
     else:
-        table = np.append(ranges_table(ranges, _MAX), False)  # noqa: FBT003 - what _UNKNOWN, the last one, comes to
+        table = np.append(ranges_table(ranges, _MAX), False)
 
         def is_it(ports: Any) -> Any:
             return table[ports]
