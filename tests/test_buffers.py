@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traceflow.buffers import Reader, Ring, Stream
 from traceflow.errors import UsageError
 from traceflow.filters.contract import Selection
+from traceflow.grabbing.buffers import Reader, Ring, Stream
 from traceflow.packets import FRAME, PACKET, Batch
 
 

@@ -10,10 +10,10 @@ import pytest
 from grabbing import PATIENCE_S, Lab, batches_of, grabber_of, monitor_of
 
 from traceflow import Monitor
-from traceflow.buffers import Ring
-from traceflow.delivery import FLOWS_WAITING_MAX, Delivery, PacketCalls
 from traceflow.filters.contract import Selection
-from traceflow.flowspec import PacketCallback
+from traceflow.grabbing.buffers import Ring
+from traceflow.grabbing.delivery import FLOWS_WAITING_MAX, Delivery, PacketCalls
+from traceflow.grabbing.flowspec import PacketCallback
 from traceflow.packets import FRAME, PACKET, Batch
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from traceflow import FlowSpec, UsageError
 from traceflow.filters.build import bytecount, device, packetcount, port
-from traceflow.flowspec import PacketCallback, TracerSpec
+from traceflow.grabbing.flowspec import PacketCallback, TracerSpec
 
 
 def test_text_and_objects_give_equal_graphs() -> None:

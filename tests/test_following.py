@@ -10,7 +10,7 @@ from exchange import Exchange, Wire
 
 from traceflow import trace
 from traceflow.filters.contract import FLOW_FACTS
-from traceflow.following import FlowFollower
+from traceflow.grabbing.following import FlowFollower
 from traceflow.sources import open_source
 from traceflow.states import ESTABLISHED, FIN_WAIT, SYN_SENT, UNSEEN
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traceflow.grabbed import NOTE, Packet, Packets
+from traceflow.grabbing.grabbed import NOTE, Packet, Packets
 from traceflow.packets import FRAME, PACKET
 
 

@@ -49,7 +49,7 @@ LAYERS = (
     ("pipeline", "policy"),
     ("warmup", "sinks", "adapters"),
     ("tracer", "feeding"),
-    ("flowspec", "grabbed", "buffers", "following", "inlets", "sharing", "tracing", "delivery", "grabber", "monitor"),
+    ("grabbing",),
     ("__init__",),
     ("cli",),
     ("__main__",),

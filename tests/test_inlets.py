@@ -10,7 +10,7 @@ import pytest
 
 from traceflow.errors import CannotReadError, TraceflowError, UsageError
 from traceflow.filters.text import parse_graph
-from traceflow.inlets import Device, Devices
+from traceflow.grabbing.inlets import Device, Devices
 from traceflow.packets import Batch
 from traceflow.sources import open_source
 

@@ -16,9 +16,9 @@ from traceflow.filters.contract import Kind, Seen, Selection
 from traceflow.filters.graph import Call, Graph
 from traceflow.filters.kinds import register
 from traceflow.filters.text import parse_graph
-from traceflow.inlets import device_of
+from traceflow.grabbing.inlets import device_of
+from traceflow.grabbing.sharing import Counts, SharedNodes, plans_of
 from traceflow.packets import FRAME, PACKET, Batch
-from traceflow.sharing import Counts, SharedNodes, plans_of
 
 runs: list[str] = []
 """What was called: parameter and how many packets came."""

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from traceflow.errors import IncompleteWarning, TraceflowError, UsageError
     from traceflow.feeding import FlowManager, LiveFlow, Tracer
     from traceflow.flows import EndCause, EndReason, Flow, FlowSet
-    from traceflow.flowspec import FlowSpec
-    from traceflow.grabber import Grabber, GrabberState
-    from traceflow.monitor import Monitor
+    from traceflow.grabbing.flowspec import FlowSpec
+    from traceflow.grabbing.grabber import Grabber, GrabberState
+    from traceflow.grabbing.monitor import Monitor
     from traceflow.options import PROFILES, Options
     from traceflow.packets import Tunnel, Verdict
     from traceflow.pipeline import trace
@@ -70,12 +70,12 @@ _HOMES = {
     "Flow": "flows",
     "FlowManager": "feeding",
     "FlowSet": "flows",
-    "FlowSpec": "flowspec",
-    "Grabber": "grabber",
-    "GrabberState": "grabber",
+    "FlowSpec": "grabbing.flowspec",
+    "Grabber": "grabbing.grabber",
+    "GrabberState": "grabbing.grabber",
     "IncompleteWarning": "errors",
     "LiveFlow": "feeding",
-    "Monitor": "monitor",
+    "Monitor": "grabbing.monitor",
     "Options": "options",
     "Policy": "policy",
     "Statistic": "plugins.peafowl",

@@ -59,7 +59,7 @@ def _sources_digest() -> str:
     """Digest of all sources that can hold kernels."""
     digest = hashlib.blake2b(digest_size=16)
     house = Path(__file__).parent
-    rooms = ("*.py", "decode/*.py", "sources/*.py", "plugins/*.py", "filters/*.py")
+    rooms = ("*.py", "decode/*.py", "sources/*.py", "plugins/*.py", "filters/*.py", "grabbing/*.py")
     for path in sorted(path for room in rooms for path in house.glob(room)):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())

@@ -15,16 +15,16 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
-from traceflow.buffers import Reader, Ring, Stream
-from traceflow.delivery import Delivery, PacketCalls
 from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageError
 from traceflow.filters.kinds import needs_flows
 from traceflow.flows import Account, FlowSet
-from traceflow.flowspec import FlowSpec, PacketCallback
-from traceflow.grabbed import Packet
-from traceflow.inlets import Device
-from traceflow.sharing import Counts
-from traceflow.tracing import GrabberTracer
+from traceflow.grabbing.buffers import Reader, Ring, Stream
+from traceflow.grabbing.delivery import Delivery, PacketCalls
+from traceflow.grabbing.flowspec import FlowSpec, PacketCallback
+from traceflow.grabbing.grabbed import Packet
+from traceflow.grabbing.inlets import Device
+from traceflow.grabbing.sharing import Counts
+from traceflow.grabbing.tracing import GrabberTracer
 
 __all__ = ["Grabber", "GrabberState", "Host", "tracer_failed"]
 

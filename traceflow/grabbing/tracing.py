@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from traceflow.filters.contract import Selection
 from traceflow.flows import Account, Flow, FlowSet
-from traceflow.flowspec import TracerSpec
+from traceflow.grabbing.flowspec import TracerSpec
 from traceflow.options import options_for
 from traceflow.packets import Batch
 from traceflow.pipeline import Engine, FlowCollector, Step, plugin_set

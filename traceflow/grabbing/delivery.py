@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from traceflow.buffers import Reader
 from traceflow.callbacks import CallbackWarning
 from traceflow.flows import Flow
-from traceflow.flowspec import PacketCallback
-from traceflow.grabbed import Packets
-from traceflow.tracing import GrabberTracer
+from traceflow.grabbing.buffers import Reader
+from traceflow.grabbing.flowspec import PacketCallback
+from traceflow.grabbing.grabbed import Packets
+from traceflow.grabbing.tracing import GrabberTracer
 
 __all__ = ["FLOWS_WAITING_MAX", "Delivery", "PacketCalls"]
 

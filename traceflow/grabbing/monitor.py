@@ -25,18 +25,18 @@ from typing import Any
 
 import numpy as np
 
-from traceflow.buffers import MODES, Ring, Stream
 from traceflow.decode import decode_batch
 from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageError
 from traceflow.filters.contract import Seen, Selection
 from traceflow.filters.graph import Node
-from traceflow.flowspec import FlowSpec
-from traceflow.following import FlowFollower
-from traceflow.grabber import Grabber, GrabberState, tracer_failed
-from traceflow.inlets import Device, Devices, Source
+from traceflow.grabbing.buffers import MODES, Ring, Stream
+from traceflow.grabbing.flowspec import FlowSpec
+from traceflow.grabbing.following import FlowFollower
+from traceflow.grabbing.grabber import Grabber, GrabberState, tracer_failed
+from traceflow.grabbing.inlets import Device, Devices, Source
+from traceflow.grabbing.sharing import Counts, Plan, SharedNodes, plans_of
 from traceflow.options import options_for
 from traceflow.packets import PACKET, Batch
-from traceflow.sharing import Counts, Plan, SharedNodes, plans_of
 
 __all__ = ["Monitor"]
 

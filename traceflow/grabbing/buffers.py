@@ -26,7 +26,7 @@ import numpy.typing as npt
 from traceflow.compiled import U64, copy_octets, kernel
 from traceflow.errors import UsageError, suggest
 from traceflow.filters.contract import Selection
-from traceflow.grabbed import NOTE, Packets
+from traceflow.grabbing.grabbed import NOTE, Packets
 from traceflow.live import as_octets
 from traceflow.packets import FRAME, PACKET, Batch
 
