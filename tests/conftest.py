@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import pytest
 import traceflow
 from traceflow.cli.program import run
 from traceflow.compiled import COMPILED
+from traceflow.filters import kinds
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(traceflow.__file__).resolve().parent
@@ -101,6 +102,15 @@ def shared() -> Path:
 def fixtures_folder() -> Path:
     """The folder of our own small captures."""
     return ROOT / "fixtures"
+
+
+@pytest.fixture(autouse=True)
+def forget_kinds() -> Iterator[None]:
+    """Kinds of filters that a test adds are there for that test: messages list all kinds."""
+    before = dict(kinds._added)
+    yield
+    kinds._added.clear()
+    kinds._added.update(before)
 
 
 @pytest.fixture

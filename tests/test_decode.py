@@ -665,8 +665,8 @@ def test_wire_length_below_the_captured() -> None:
 
 
 def test_every_verdict_of_decode_is_reached() -> None:
-    """NOT_TCP and TABLE_FULL are the table's, BAD_IP_CHECKSUM and DUPLICATE are of checksums.py and
-    duplicates.py; NESTED_TOO_DEEP: test_tunnels.py."""
+    """NOT_TCP and TABLE_FULL are the table's, FILTERED the pipeline's, BAD_IP_CHECKSUM and DUPLICATE are of checksums.py
+    and duplicates.py; NESTED_TOO_DEEP: test_tunnels.py."""
     found = {
         verdict_of(ethernet(P4, ETHER_IPV4)),
         verdict_of(ethernet(P4, ETHER_ARP)),
@@ -678,7 +678,7 @@ def test_every_verdict_of_decode_is_reached() -> None:
         verdict_of(ethernet(ipv4(A4, B4, UDP, bytes(8), fragment=1), ETHER_IPV4)),
     }
     elsewhere = {Verdict.NOT_TCP, Verdict.TABLE_FULL, Verdict.NESTED_TOO_DEEP}
-    elsewhere |= {Verdict.BAD_IP_CHECKSUM, Verdict.DUPLICATE}
+    elsewhere |= {Verdict.BAD_IP_CHECKSUM, Verdict.DUPLICATE, Verdict.FILTERED}
     assert found == set(Verdict) - elsewhere
 
 
