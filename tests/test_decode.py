@@ -665,8 +665,8 @@ def test_wire_length_below_the_captured() -> None:
 
 
 def test_every_verdict_of_decode_is_reached() -> None:
-    """NOT_TCP and TABLE_FULL are the table's, FILTERED the pipeline's, BAD_IP_CHECKSUM and DUPLICATE are of checksums.py
-    and duplicates.py; NESTED_TOO_DEEP: test_tunnels.py."""
+    """NOT_TCP and TABLE_FULL are the table's, FILTERED is the pipeline's, BAD_IP_CHECKSUM and DUPLICATE are of others:
+    checksums.py and duplicates.py; NESTED_TOO_DEEP: test_tunnels.py."""
     found = {
         verdict_of(ethernet(P4, ETHER_IPV4)),
         verdict_of(ethernet(P4, ETHER_ARP)),

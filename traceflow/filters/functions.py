@@ -49,6 +49,7 @@ def register_function(name: str, function: Callable[..., Any], compiled: bool = 
     """
     plain = getattr(function, "py_func", function)
     if name in _registered and _registered[name][:2] == (plain, compiled):
+        register(_registered[name][2])
         return _registered[name][2]
     if not callable(plain):
         raise UsageError(f"{plain!r} is no function; the filter {name!r} needs one")
