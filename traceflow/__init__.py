@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from traceflow.packets import Tunnel, Verdict
     from traceflow.pipeline import trace
     from traceflow.plugins.peafowl import Direction, Statistic
+    from traceflow.policy import Policy
     from traceflow.sources import open_source
     from traceflow.tracer import TraceFlow
 
@@ -42,6 +43,7 @@ __all__ = [
     "LiveFlow",
     "Monitor",
     "Options",
+    "Policy",
     "Statistic",
     "TraceFlow",
     "TraceflowError",
@@ -75,6 +77,7 @@ _HOMES = {
     "LiveFlow": "feeding",
     "Monitor": "monitor",
     "Options": "options",
+    "Policy": "policy",
     "Statistic": "plugins.peafowl",
     "TraceFlow": "tracer",
     "TraceflowError": "errors",

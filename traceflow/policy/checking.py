@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from traceflow.filters.graph import DEVICE, Call, Graph, calls_of
-from traceflow.filters.kinds import KINDS
+from traceflow.filters.kinds import BUILT_IN, KINDS
 from traceflow.policy.guards import (
     SHOWS_NOTHING,
     Guard,
@@ -270,6 +270,24 @@ def _call_text(call: Call) -> str:
     return "the default device" if call == Call(DEVICE) else call.text
 
 
+_READ_ELSEWHERE = ("BPF", "search")
+"""Filters whose parameters are not read here, as that takes libpcap or a kernel: what they let pass is not judged."""
+
+
+def _odd_form(call: Call) -> str:
+    """What is wrong with a call that `make_call` did not make: rules read parameters in the form that it gives."""
+    if call.kind not in KINDS:
+        return f"there is no filter of the exact name {printable(call.kind)}; make it with make_call"
+    if call.kind in BUILT_IN and call.kind not in _READ_ELSEWHERE:
+        try:
+            right = KINDS[call.kind].canonical(call.parameter)
+        except ValueError as error:
+            return f"its parameter is none: {printable(str(error))}"
+        if right != call.parameter:
+            return f"its parameter is not in the form that make_call gives: {printable(right)}"
+    return ""
+
+
 def _of_the_graph(graph: Graph) -> list[Reason]:
     """What no policy can judge: filters that are none, names that are none, devices that are hidden."""
     reasons = []
@@ -278,10 +296,7 @@ def _of_the_graph(graph: Graph) -> list[Reason]:
         for part in strange_parts(node.filter):
             what = f"it is a {type(part).__name__}; needed are calls made by make_call, `~` and `&` of them"
             reasons.append(Reason("graph", text, "", what))
-        for call in dict.fromkeys(calls):
-            if call.kind not in KINDS:
-                what = f"there is no filter of the exact name {printable(call.kind)}; make it with make_call"
-                reasons.append(Reason("graph", text, "", what))
+        reasons += [Reason("graph", text, "", what) for call in dict.fromkeys(calls) if (what := _odd_form(call))]
         if any(call.kind == DEVICE for call in calls) and not (len(calls) == 1 and calls[0] == node.filter):
             reasons.append(Reason("graph", text, "", "a device stands alone; connect the rest behind it"))
     return sorted(dict.fromkeys(reasons), key=lambda reason: (reason.function, reason.needed))

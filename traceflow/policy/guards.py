@@ -30,8 +30,8 @@ __all__ = [
     "surely_is",
 ]
 
-_HEADERS = frozenset({"device", "flags", "flow", "host", "ip", "net", "port", "protocol", "tunnel", "vlan"})
-SHOWS_NOTHING = {"addresses": _HEADERS | {"BPF", "truncate"}, "snaplen": _HEADERS}
+_HEADERS = frozenset({"device", "flags", "flow", "host", "ip", "net", "port", "protocol", "truncate", "tunnel", "vlan"})
+SHOWS_NOTHING = {"addresses": _HEADERS | {"BPF"}, "snaplen": _HEADERS}
 """Filters that may stand before the host or net filter, or the truncate filter, that a rule of this kind asks for.
 
 They pass packets on, count none, and show nobody what they saw. BPF may look at any octet, so it stands behind
@@ -41,7 +41,7 @@ truncate.
 SNAPLEN_MAX = 262144
 """Octets that live sources capture of a frame at most: a truncate filter above that does nothing."""
 
-_NUMBER = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(?: .*)?", re.DOTALL | re.ASCII)
+_NUMBER = re.compile(r"(-?[0-9]{1,18}(?:\.[0-9]{1,18})?)(?: .*)?", re.DOTALL | re.ASCII)
 _EVERY_DEVICE = ("", "any", EVERY)
 """Names that are no names: none was given, and what libpcap calls all interfaces together."""
 
@@ -116,7 +116,7 @@ def _lets_all_pass(call: Call) -> bool:
         case "port":
             return "0-65535" in call.parameter
         case "protocol":
-            return "0-255" in call.parameter
+            return call.parameter.count(",") >= 255  # each of the 256 by its name
         case "BPF" | "search":
             return not call.parameter.strip()
     return False

@@ -149,7 +149,9 @@ def _parts_of(given: Any) -> tuple[Graph, bool, Mapping[str, Any]]:
     if not isinstance(parameters, Mapping):
         parameters = {}
     # Made again of its last nodes, so that what is checked is what hangs together, whatever `nodes` says.
-    return Graph(Graph.of(graph).sinks), bool(getattr(given, "callbacks", ())), parameters
+    checked = Graph(Graph.of(graph).sinks)
+    is_called = bool(getattr(given, "callbacks", ())) or getattr(getattr(given, "tracer", None), "on_flow_end", None)
+    return checked, bool(is_called), parameters
 
 
 def _user(user: str | None) -> str:

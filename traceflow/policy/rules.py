@@ -172,9 +172,9 @@ def checked_rule(kind: str, given: Mapping[str, Any], where: str = "") -> tuple[
     """
     mistakes: list[Mistake] = [((key,), suggest("key", str(key), KEYS[kind])) for key in given if key not in KEYS[kind]]
     needed = KEYS[kind][0]
-    if needed not in given:
+    if needed not in given and not mistakes:  # an unknown key may be meant to be it
         mistakes.append(((), f"{needed} is missing; {_FORMS[needed]}"))
-    if kind == "require" and not {"after", "before"} & set(given):
+    if kind == "require" and not {"after", "before"} & set(given) and not mistakes:
         mistakes.append(((), "after or before is missing; a rule of this kind needs at least one of them"))
     values: dict[str, Any] = {}
     for key in KEYS[kind]:
@@ -267,7 +267,7 @@ def _use(value: Any) -> Use:
     if isinstance(value, Use):
         value = {key: part for key, part in dataclasses.asdict(value).items() if part is not None}
     if not isinstance(value, Mapping):
-        return Use(_text(value, _FORMS["function"]))
+        return Use(_name(_text(value, _FORMS["function"])))
     known = [field.name for field in dataclasses.fields(Use)]
     for key in value:
         if key not in known:
@@ -275,7 +275,7 @@ def _use(value: Any) -> Use:
     if "name" not in value:
         raise _PartError(f"name is missing; {_FORMS['function']}")
     try:
-        name = _text(value["name"], 'write a name such as "sampler"')
+        name = _name(_text(value["name"], 'write a name such as "sampler"'))
     except _PartError as error:
         raise _PartError(str(error), "name") from None
     for key in ("at_least", "at_most"):
@@ -284,6 +284,14 @@ def _use(value: Any) -> Use:
     if least is not None and most is not None and least > most:
         raise _PartError(f"no number is at least {least} and at most {most}", "at_least")
     return Use(name, least, most, _parameter(name, value["parameter"]) if "parameter" in value else None)
+
+
+_EXACT = {name.lower(): name for name in BUILT_IN}
+
+
+def _name(name: str) -> str:
+    """The name as the filter has it: upper and lower case are the same for those of the house."""
+    return _EXACT.get(name.lower(), name)
 
 
 def _refuse_number(key: str, name: str, value: Any, is_given: bool) -> None:
