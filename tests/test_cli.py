@@ -224,7 +224,6 @@ def test_the_formats_of_the_command_line_are_those_of_the_files() -> None:
     (("flow", "T01.pcap"), "Did you mean flows"),
     (("flows",), "CAPTURE"),
     (("flows", "-", "-"), "name it once"),
-    (("flows", "T01.pcap", "-f", "tcp"), "later version"),
     (("frames", "T01.pcap", "-c", "0"), "-c"),
     (("frames", "T01.pcap", "--flow", "x"), "--flow"),
     (("flows", "T01.pcap", "--summary", "--fields", "flow"), "--summary has no fields"),

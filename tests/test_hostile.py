@@ -207,7 +207,7 @@ def test_a_flood_of_one_syn_and_its_copies(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow_plain("a second an input")
-@pytest.mark.parametrize(("name", "inputs"), [("fuzz_trace", 40), ("fuzz_sources", 300)])
+@pytest.mark.parametrize(("name", "inputs"), [("fuzz_trace", 40), ("fuzz_sources", 300), ("fuzz_bpf", 300)])
 def test_fuzz_targets_hold(name: str, inputs: int, tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, ROOT / "fuzz" / f"{name}.py")
     assert spec is not None

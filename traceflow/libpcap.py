@@ -63,7 +63,7 @@ class ExpressionError(UsageError):
 
     def __init__(self, expression: str, link: int, words: str) -> None:
         self.expression, self.link, self.words = expression, link, words
-        super().__init__(f"the filter {expression!r} cannot be compiled for link type {link}: {words}")
+        super().__init__(f"the filter {expression!r} cannot be compiled for frames of link type {link}: {words}")
 
 
 class _Program(ctypes.Structure):

@@ -20,7 +20,8 @@ from traceflow.callbacks import Callbacks
 from traceflow.checksums import verify_batch
 from traceflow.decode import decode_batch, decode_quotes
 from traceflow.duplicates import DuplicateFinder
-from traceflow.errors import IncompleteWarning
+from traceflow.errors import IncompleteWarning, TraceflowError
+from traceflow.filters.loading import FrameFilter, load_expression
 from traceflow.flows import FLOW, Account, Flow, FlowSet, flat_columns
 from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
@@ -222,6 +223,7 @@ class Run(Engine):
         captures: The open source.
         options: The rules.
         plugins: The plugins.
+        frame_filter: Decides which frames are traced; None: all are.
 
     Attributes:
         captures: As given.
@@ -230,9 +232,16 @@ class Run(Engine):
     _enough_flows = 4096
     """Some hundred calls of NumPy take as long for one flow as for all of these."""
 
-    def __init__(self, captures: Source, options: Options, plugins: PluginSet | None = None) -> None:
+    def __init__(
+        self,
+        captures: Source,
+        options: Options,
+        plugins: PluginSet | None = None,
+        frame_filter: FrameFilter | None = None,
+    ) -> None:
         super().__init__(options, plugins)
         self.captures = captures
+        self._filter = frame_filter
         if captures.live:
             self._enough_flows = 1
         self._stopped = False
@@ -245,11 +254,23 @@ class Run(Engine):
     def steps(self) -> Iterator[Step]:
         """Go through the input once. The flows of all steps together are all flows, each once."""
         for batch in self.captures.batches():
-            yield self.step(batch)
+            yield self.step(batch, None if self._filter is None else self._filter.keep(batch))
             if self._stopped:
                 self._interrupted = True
                 break
         yield self.end()
+
+    @property
+    def errors(self) -> list[TraceflowError]:
+        """What went wrong so far: of the captures, then frames that the filter cannot judge, once a link type."""
+        return [*self.captures.errors, *(self._filter.failures.values() if self._filter is not None else ())]
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing could be traced: no capture could be read, or no frame of them be judged by the filter."""
+        if self._filter is not None and self._filter.failures and not self._filter.judged:
+            return True
+        return bool(self.captures.errors) and not self.captures.opened
 
     def account(self) -> Account:
         """What became of every frame."""
@@ -310,7 +331,7 @@ class FlowCollector:
         engine = self._engine
         flows = FlowSet(rows, self.frame_map, engine.account())
         if isinstance(engine, Run):
-            flows.errors, flows.interfaces = list(engine.captures.errors), list(engine.captures.interfaces)
+            flows.errors, flows.interfaces = engine.errors, list(engine.captures.interfaces)
         flows.plugin_columns = columns
         flows.plugin_failures = [str(failure) for failure in engine.plugins.failures]
         return flows
@@ -339,6 +360,7 @@ def trace(
     limit: int | None = None,
     plugins: Iterable[str | Plugin | type[Plugin]] = (),
     on_flow_end: Callable[[Flow], Any] | None = None,
+    filter: str | None = None,  # noqa: A002 - the word that users look for
     **options: Any,
 ) -> FlowSet:
     """Trace every flow of some captures.
@@ -352,6 +374,8 @@ def trace(
             `FlowSet.plugin_columns`, and attributes of each flow.
         on_flow_end: Called once with each flow, those too that the end of the input ends, in the order in which they
             end: behind each batch, with plugins behind 4096 flows at the latest.
+        filter: An expression of pcap-filter(7), `tcp port 443`: only frames that it lets through are traced. The others
+            are numbered as well, and have the Verdict FILTERED.
         options: Single rules to change, the attributes of `options.Options`.
 
     Returns:
@@ -359,8 +383,9 @@ def trace(
         an IncompleteWarning is issued.
 
     Raises:
-        UsageError: An unknown profile or option.
-        TraceflowError: Not one of the sources could be read.
+        UsageError: An unknown profile or option, or a filter that is wrong.
+        LibraryMissingError: There is a filter, and no libpcap.
+        TraceflowError: Not one of the sources could be read, or not one frame of them be judged by the filter.
 
     Warns:
         CallbackWarning: `on_flow_end` raised; it is called with the next flow, and nothing is lost.
@@ -369,8 +394,9 @@ def trace(
     callbacks: Callbacks[Flow] = Callbacks(lambda flow: f"flow {flow.number}")
     if on_flow_end is not None:
         callbacks.register(on_flow_end)
+    frame_filter = None if filter is None else load_expression(filter)
     with open_source(*sources, limit=limit) as captures:
-        run = Run(captures, rules, running)
+        run = Run(captures, rules, running, frame_filter)
         collector = FlowCollector(run)
         for step in run.steps():
             collector.take(step)
@@ -378,7 +404,7 @@ def trace(
                 for flow in collector.ended(step):
                     callbacks.call(flow)
         flows = collector.flows()
-    if flows.errors and not captures.opened:
+    if run.failed:
         raise flows.errors[0]
     if flows.errors or flows.plugin_failures:
         warnings.warn("; ".join(map(str, [*flows.errors, *flows.plugin_failures])), IncompleteWarning, stacklevel=2)

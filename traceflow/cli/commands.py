@@ -77,6 +77,7 @@ class Input:
         report: Whether the end report is wanted.
         monitor_ns: Interval of packet time at which the run says where it stands; None: never.
         live: Interfaces to be captured; None: captures are read.
+        expression: An Expression of `filters.bpf`: which frames are traced; None: all.
     """
 
     captures: tuple[str, ...]
@@ -90,6 +91,7 @@ class Input:
     report: bool = False
     monitor_ns: int | None = None
     live: Live | None = None
+    expression: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,6 @@ def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[s
     return given
 
 
-def _reserved(_context: Any, _parameter: Any, given: str | None) -> None:
-    if given is not None:
-        raise click.BadParameter("-f is kept for filters, which come in a later version; leave it out")
-
-
 def _common(command: _Command) -> _Command:
     """Add the argument and the options that all commands have."""
     for decorate in reversed(
@@ -143,6 +140,12 @@ def _common(command: _Command) -> _Command:
             click.option(
                 "-c", "limit", metavar="N", type=click.IntRange(min=1), help="Stop after N frames over all captures."
             ),
+            click.option(
+                "-f",
+                "expression",
+                metavar="EXPR",
+                help="Trace only frames that a pcap filter lets through: 'tcp port 443'. All frames keep their number.",
+            ),
             add_rule_options,
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option(
@@ -164,7 +167,6 @@ def _common(command: _Command) -> _Command:
                 help="Say where the run stands whenever so much packet time has passed: 10s.",
             ),
             click.option("-q", "quiet", is_flag=True, help="No account, notes or progress; errors only."),
-            click.option("-f", "reserved", hidden=True, expose_value=False, callback=_reserved),
         )
     ):
         command = decorate(command)
@@ -239,10 +241,12 @@ def _take_live(typed: dict[str, Any], captures: tuple[str, ...]) -> Live | None:
 def _input(**typed: Any) -> Input:
     """What every command is given, of what was typed."""
     rules = take_rules(typed)
+    text = typed.pop("expression")
+    expression = None if text is None else _load("filtering").expression(text)
     names = typed.pop("plugins")
     live = _take_live(typed, typed["captures"])
     plugins = _load("plugins").load(names) if names else []
-    return Input(rules=rules, plugins=plugins, live=live, **typed)
+    return Input(rules=rules, plugins=plugins, live=live, expression=expression, **typed)
 
 
 def _fields_of(

@@ -104,7 +104,7 @@ def run_summary(given: Input, shape: str | None) -> int:
             sums.add(step.ended)
         session.progress.close()
         if not session.failed:
-            account, complete = session.account(), not session.captures.errors
+            account, complete = session.account(), not session.run.errors
             totals = _totals(account, sums, complete=complete and not account.interrupted)
             if session.kernel_drops is not None:
                 totals["kernel_drops"] = session.kernel_drops

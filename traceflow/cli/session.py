@@ -54,7 +54,9 @@ class Session:
         self.interruption = Interruption()
         self._live = None if given.live is None else importlib.import_module("traceflow.cli.capturing")
         self.captures = self._source(given, spool_folder)
-        self.run = Run(self.captures, options, plugin_set(given.plugins, taken=FLOW_FIELDS, shots=shots))
+        self.run = Run(
+            self.captures, options, plugin_set(given.plugins, taken=FLOW_FIELDS, shots=shots), given.expression
+        )
         self._report = Report() if given.report else None
         if given.monitor_ns is not None:
             watch(self.run, given.monitor_ns)
@@ -88,8 +90,8 @@ class Session:
 
     @property
     def failed(self) -> bool:
-        """Whether no capture or interface at all could be read."""
-        return bool(self.captures.errors) and not self.captures.opened
+        """Whether no capture or interface at all could be read, or no frame be judged by the filter."""
+        return self.run.failed
 
     def account(self) -> Account:
         """What became of every frame."""
@@ -126,7 +128,7 @@ class Session:
         failures = self.run.plugins.failures
         for failure in failures:
             say(f"incomplete: {failure}")
-        for error in self.captures.errors:
+        for error in self.run.errors:
             say(f"failed: {error}" if self.failed else f"incomplete: {error}")
         if self.interruption.asked:
             word = "interrupted" if self.interruption.exit_code == Exit.INTERRUPTED else "terminated"
@@ -134,7 +136,7 @@ class Session:
             return self.interruption.exit_code
         if self.failed:
             return Exit.FAILED
-        return Exit.INCOMPLETE if self.captures.errors or failures else Exit.OK
+        return Exit.INCOMPLETE if self.run.errors or failures else Exit.OK
 
     def __enter__(self) -> Self:
         self.interruption.__enter__()

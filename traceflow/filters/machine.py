@@ -299,11 +299,22 @@ def _returned(octets: Any, start: Any, size: Any, wire: Any, program: Any, memor
             a = (a * k) & _MASK
         elif code == _MUL_X:
             a = (a * x) & _MASK
-        elif code == _DIV_K or code == _DIV_X or code == _MOD_K or code == _MOD_X:
-            divisor = k if code == _DIV_K or code == _MOD_K else x
-            if divisor == U64(0):
+        elif code == _DIV_K:
+            if k == U64(0):
                 return U64(0)
-            a = a // divisor if code == _DIV_K or code == _DIV_X else a % divisor
+            a = a // k
+        elif code == _DIV_X:
+            if x == U64(0):
+                return U64(0)
+            a = a // x
+        elif code == _MOD_K:
+            if k == U64(0):
+                return U64(0)
+            a = a % k
+        elif code == _MOD_X:
+            if x == U64(0):
+                return U64(0)
+            a = a % x
         elif code == _OR_K:
             a |= k
         elif code == _OR_X:
@@ -314,12 +325,14 @@ def _returned(octets: Any, start: Any, size: Any, wire: Any, program: Any, memor
             a ^= k
         elif code == _XOR_X:
             a ^= x
-        elif code == _LSH_K or code == _LSH_X:
-            shift = k if code == _LSH_K else x
-            a = (a << shift) & _MASK if shift < U64(32) else U64(0)
-        elif code == _RSH_K or code == _RSH_X:
-            shift = k if code == _RSH_K else x
-            a = a >> shift if shift < U64(32) else U64(0)
+        elif code == _LSH_K:
+            a = (a << k) & _MASK if k < U64(32) else U64(0)
+        elif code == _LSH_X:
+            a = (a << x) & _MASK if x < U64(32) else U64(0)
+        elif code == _RSH_K:
+            a = a >> k if k < U64(32) else U64(0)
+        elif code == _RSH_X:
+            a = a >> x if x < U64(32) else U64(0)
         elif code == _NEG:
             a = (U64(0) - a) & _MASK
         else:

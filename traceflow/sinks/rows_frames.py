@@ -51,7 +51,11 @@ class _Frames:
     def __init__(self, step: Step, interfaces: Sequence[Interface], flow: int | None) -> None:
         assert step.batch is not None
         count = len(step.batch.frames)
-        chosen: Any = slice(None) if flow is None else np.flatnonzero(step.marks["flow"] == flow)
+        chosen: Any = slice(None)
+        if flow is not None:
+            chosen = np.flatnonzero(step.marks["flow"] == flow)
+        elif (filtered := step.packets["verdict"] == Verdict.FILTERED).any():
+            chosen = np.flatnonzero(~filtered)
         self.at: npt.NDArray[np.int64] = np.arange(count)[chosen]
         self.frames, self.packets, self.marks = step.batch.frames[chosen], step.packets[chosen], step.marks[chosen]
         self.quoted = step.quoted
@@ -200,7 +204,7 @@ def frame_columns(
         step: A step with a batch.
         interfaces: Where frames came from, for the names.
         fields: Of FRAME_FIELDS, or columns of plugins.
-        flow: Take only the frames of this flow; None: all.
+        flow: Take only the frames of this flow; None: all but those that a filter left out.
         plugin_columns: Columns of plugins, arrays [m] by name: of all frames of the step.
 
     Returns:
