@@ -115,17 +115,17 @@ class _Shown:
 
 
 class _Plain:
-    __slots__ = ("_call", "_function")
+    __slots__ = ("_call", "_function", "_told")
 
     def __init__(self, call: Call, function: Callable[..., Any]) -> None:
         self._call, self._function = call, function
+        self._told = (call.parameter,) if call.parameter or not _takes(function, 3) else ()
 
     def run(self, seen: Seen, given: Selection) -> Selection:
         """The packets that the function means."""
         shown = _Shown(seen, given)
-        told = (self._call.parameter,) if self._call.parameter or not _takes(self._function, 3) else ()
         try:
-            answer = self._function(shown.frames, shown.packets, shown.octets, *told)
+            answer = self._function(shown.frames, shown.packets, shown.octets, *self._told)
         except Exception as error:  # whatever a user's function raises closes its graph, not the program
             raise _failure(self._call, error) from error
         return narrowed(given, _mask(self._call, answer, len(given)))

@@ -116,8 +116,9 @@ def call_of(kind: Kind, parameter: str, memory: int | None) -> Call:
     if len(parameter) > PARAMETER_MAX:
         raise ParameterError(f"a parameter has at most {PARAMETER_MAX} characters, this one {len(parameter)}")
     if memory is not None and memory not in kind.memory:
-        sizes = ", ".join(map(str, kind.memory))
-        raise ParameterError(f"its memory may have {sizes} octets" if sizes else "it takes no memory", None)
+        if not kind.memory:
+            raise ParameterError("it takes no memory; a parameter with commas stands in double quotes", None)
+        raise ParameterError(f"its memory may have {', '.join(map(str, kind.memory))} octets", None)
     if parameter and not kind.form:
         raise ParameterError("it takes no parameter")
     call = Call(kind.name, kind.canonical(parameter), memory, kind.predicate)

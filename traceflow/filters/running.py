@@ -131,5 +131,9 @@ class AllRunner:
         return given
 
     def counters(self) -> dict[str, int]:
-        """What they have counted."""
-        return {name: count for part in self._parts for name, count in part.counters().items()}
+        """What they have counted; what has the same name is added up."""
+        total: dict[str, int] = {}
+        for part in self._parts:
+            for name, count in part.counters().items():
+                total[name] = total.get(name, 0) + count
+        return total

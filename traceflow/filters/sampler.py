@@ -47,7 +47,8 @@ def _canonical(parameter: str) -> str:
 def _check(call: Call) -> None:
     n, highest = _parts(call.parameter)[0], highest_in(call.memory)
     if n > highest:
-        raise ParameterError(f"n is {n}, and a counter of {call.memory} octets holds {highest} at most")
+        octets = f"{call.memory or 8} octet{'' if call.memory == 1 else 's'}"
+        raise ParameterError(f"n is {n}, and a counter of {octets} holds {highest} at most")
 
 
 class _Sampler:

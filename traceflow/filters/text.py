@@ -1,4 +1,4 @@
-"""Text to graphs. What `Graph.text` writes comes back as an equal graph; what people write has some more freedom.
+r"""Text to graphs. What `Graph.text` writes comes back as an equal graph; what people write has some more freedom.
 
     graph    = parallel { "->" parallel }
     parallel = joined { "|" joined }
@@ -6,9 +6,9 @@
     negated  = { "~" } ( filter | "(" graph ")" )
     filter   = "(" name [ "," parameter [ "," memory ] ] ")"
 
-A parameter is bare, up to `,` or `)`, or stands in double quotes, with a backslash before `"` and a backslash. Nothing
-here calls itself, and nodes are made where they are read, so a text costs what it is long; text, nesting, filters and
-connections are capped.
+A parameter is bare, and holds none of `( ) , " \` and no `->`; or it stands in double quotes, with a backslash before
+`"` and a backslash. Nothing here calls itself, and nodes are made where they are read, so a text costs what it is long;
+text, nesting, filters and connections are capped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["GraphTextError", "parse_graph"]
 
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[^\s(),|&~\"\\]*")
-_BARE = re.compile(r"(?:(?!->)[^(),|&~\"\\])*")
+_BARE = re.compile(r"(?:(?!->)[^(),\"\\])*")
 _MEMORY = re.compile(r"[0-9]{1,9}")
 _ESCAPES = {"n": "\n", "r": "\r", "\\": "\\", '"': '"'}
 _LEVELS_MAX: Final = NESTING_MAX + DEPTH_MAX
