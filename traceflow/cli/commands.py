@@ -25,6 +25,7 @@ from traceflow.sinks.rows_fields import (
     FRAME_DEFAULT,
     FRAME_FIELDS,
     FRAME_LISTS,
+    INTERFACE_FIELDS,
     Field,
     choose_fields,
 )
@@ -409,6 +410,17 @@ def frames_command(shape: str | None, fields: str | None, flow: int | None, **co
     added = _load("plugins").frame_fields(given.plugins) if given.plugins else {}
     view = View(shape, _fields_of(fields, FRAME_FIELDS, names, added))
     code: int = _load("frames").run(given, view, flow)
+    return code
+
+
+@traceflow_command.command(
+    "interfaces", short_help="List the network interfaces.", epilog="Example: traceflow interfaces -T csv"
+)
+@_view(INTERFACE_FIELDS)
+def interfaces_command(shape: str | None, fields: str | None) -> int:
+    """List the network interfaces of this system, and whether `-i` may capture them."""
+    chosen = _fields_of(fields, INTERFACE_FIELDS, tuple(INTERFACE_FIELDS), {})
+    code: int = _load("interfaces").run(View(shape, chosen))
     return code
 
 

@@ -21,7 +21,7 @@ from traceflow.errors import CannotReadError, suggest
 if sys.platform == "linux":
     import fcntl
 
-__all__ = ["ANY", "Device", "device_named", "devices"]
+__all__ = ["ANY", "Device", "device_named", "devices", "may_capture", "no_permission"]
 
 ANY = "any"
 """Name under which all interfaces are captured at once, as tcpdump has it."""
@@ -44,7 +44,7 @@ class Device:
         name: Its name.
         index: Its number in the system; 0 for all at once.
         state: `up`, `down`, or `no carrier`: switched on, but nobody at the other end.
-        link: Link type of its frames when captured (LINKTYPE_ number).
+        link: Link type of its frames when captured (LINKTYPE_ number); 0 where nobody knows before.
         cooked: The system gives the packets behind its link header, and a header is made for them.
         mtu: Octets of a packet at most; 0 where unknown.
         loopback: Whether it is the loopback interface.
@@ -86,6 +86,28 @@ def device_named(name: str) -> Device:
         return _described(name, socket.if_nametoindex(name), ())
     except OSError as error:
         raise CannotReadError(f"{name}: the interface cannot be asked: {error.strerror or error}") from error
+
+
+def no_permission(name: str) -> CannotReadError:
+    """The error for a user who may not capture an interface."""
+    if sys.platform == "win32":
+        return CannotReadError(f"{name}: no permission to capture. Run traceflow as an administrator")
+    if sys.platform != "linux":
+        return CannotReadError(f"{name}: no permission to capture. Run traceflow as root (sudo)")
+    python = os.path.realpath(sys.executable or "python3")
+    return CannotReadError(
+        f"{name}: no permission to capture. Run traceflow as root (sudo), or grant the permission once: "
+        f"sudo setcap cap_net_raw,cap_net_admin=eip {python}"
+    )
+
+
+def may_capture() -> bool:
+    """Whether this process may open packet sockets."""
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _described(name: str, index: int, addresses: tuple[str, ...]) -> Device:

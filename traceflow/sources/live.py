@@ -20,9 +20,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.errors import CannotReadError, LostFramesError, TraceflowError, UsageError
+from traceflow.errors import LostFramesError, TraceflowError, UsageError, suggest
+from traceflow.libpcap import compile_expression
 from traceflow.packets import FRAME, Batch, Interface
 from traceflow.sources.interfaces import device_named
+from traceflow.sources.live_libpcap import LibpcapTap
 from traceflow.sources.live_linux import PacketSocket
 
 __all__ = ["BACKENDS", "RING_OCTETS", "SNAPLEN", "LiveCapture", "open_live"]
@@ -75,8 +77,8 @@ class Tap(Protocol):
     def release(self) -> None:
         """The frames that were walked over are not needed any more."""
 
-    def hold(self) -> None:
-        """Let no more frames come."""
+    def hold(self, now_ns: int) -> None:
+        """Deliver no frame that comes later than `now_ns`, which is now."""
 
     def drops(self) -> int:
         """Frames that were lost so far because nobody read them in time."""
@@ -93,6 +95,7 @@ def open_live(
     snaplen: int = SNAPLEN,
     promiscuous: bool = True,
     ring_octets: int = RING_OCTETS,
+    expression: str | None = None,
     limit: int | None = None,
     duration_ns: int | None = None,
     backend: str | None = None,
@@ -104,17 +107,20 @@ def open_live(
         snaplen: Octets to which frames are cut.
         promiscuous: Whether frames for others are wanted too.
         ring_octets: Size of the ring of each interface.
+        expression: A filter (pcap-filter(7)) that the system may use to leave out frames. It need not: frames that
+            do not match may come all the same, so the exact filter has to be run on what comes.
         limit: Stop after that many frames.
         duration_ns: Stop after that many nanoseconds.
         backend: One of BACKENDS; None: the ring where there is one.
 
     Raises:
         CannotReadError: No such interface, no permission, or it cannot be captured.
-        UsageError: A value that is out of range.
+        UsageError: A value that is out of range, or a wrong expression.
+        LibraryMissingError: libpcap is needed, and not installed.
     """
     return LiveCapture(
-        *interfaces, snaplen=snaplen, promiscuous=promiscuous, ring_octets=ring_octets, limit=limit,
-        duration_ns=duration_ns, backend=backend,
+        *interfaces, snaplen=snaplen, promiscuous=promiscuous, ring_octets=ring_octets,
+        expression=expression, limit=limit, duration_ns=duration_ns, backend=backend,
     )  # fmt: skip
 
 
@@ -137,6 +143,7 @@ class LiveCapture:
         snaplen: int = SNAPLEN,
         promiscuous: bool = True,
         ring_octets: int = RING_OCTETS,
+        expression: str | None = None,
         limit: int | None = None,
         duration_ns: int | None = None,
         backend: str | None = None,
@@ -166,7 +173,7 @@ class LiveCapture:
         try:
             make = _maker(backend)
             for at, name in enumerate(interfaces):
-                self._taps.append(make(name, at, snaplen, promiscuous, ring_octets))
+                self._taps.append(make(name, at, snaplen, promiscuous, ring_octets, expression))
         except BaseException:
             self.close()
             raise
@@ -225,12 +232,12 @@ class LiveCapture:
         quiet_from_ns, hold_until_ns = 0, None
         try:
             while not self._closed and self._live_taps and self._room():
+                # Read before the ring is looked at: what is not in it then is not older than the margin.
+                now_ns = time.time_ns()
                 if hold_until_ns is None and self._is_over():
                     hold_until_ns = time.monotonic_ns() + _HOLD_NS
                     for tap in self._live_taps:
-                        tap.hold()
-                # Read before the ring is looked at: what is not in it then is not older than the margin.
-                now_ns = time.time_ns()
+                        tap.hold(now_ns)
                 ready = [tap for tap in self._live_taps if tap.ready()]
                 if ready:
                     quiet_from_ns = now_ns
@@ -320,23 +327,31 @@ class LiveCapture:
         self.close()
 
 
-_Make = Callable[[str, int, int, bool, int], Tap]
+_Make = Callable[[str, int, int, bool, int, str | None], Tap]
 
 
 def _maker(backend: str | None) -> _Make:
-    """What makes a Tap of (name, place, snaplen, promiscuous, octets of the ring).
+    """What makes a Tap of (name, place, snaplen, promiscuous, octets of the ring, expression).
 
     Raises:
-        UsageError: An unknown backend.
-        CannotReadError: One that this system has not.
+        UsageError: An unknown backend, or one that this system has not.
     """
     if backend is not None and backend not in BACKENDS:
-        raise UsageError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
-    if backend == "ring" and sys.platform != "linux":
-        raise CannotReadError("the ring is Linux'; leave out the backend")
-    return _ring_tap
+        raise UsageError(suggest("backend", backend, BACKENDS))
+    if sys.platform == "linux":
+        return _libpcap_tap if backend == "libpcap" else _ring_tap
+    if backend == "ring":
+        raise UsageError("the ring is a thing of Linux; leave out the backend, or name libpcap")
+    return _libpcap_tap
 
 
-def _ring_tap(name: str, at: int, snaplen: int, promiscuous: bool, ring_octets: int) -> Tap:
+def _ring_tap(name: str, at: int, snaplen: int, promiscuous: bool, ring_octets: int, expression: str | None) -> Tap:
     device = device_named(name)
-    return PacketSocket(device, at, snaplen=snaplen, promiscuous=promiscuous, ring_octets=ring_octets, program=None)
+    program = None if not expression else compile_expression(expression, device.link, snaplen)
+    return PacketSocket(device, at, snaplen=snaplen, promiscuous=promiscuous, ring_octets=ring_octets, program=program)
+
+
+def _libpcap_tap(name: str, at: int, snaplen: int, promiscuous: bool, ring_octets: int, expression: str | None) -> Tap:
+    return LibpcapTap(
+        name, at, snaplen=snaplen, promiscuous=promiscuous, buffer_octets=ring_octets, expression=expression
+    )

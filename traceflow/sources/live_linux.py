@@ -25,10 +25,10 @@ import numpy.typing as npt
 from traceflow.compiled import U64
 from traceflow.errors import CannotReadError, MalformedCaptureError, TraceflowError, UsageError
 from traceflow.packets import FRAME, Interface
-from traceflow.sources.interfaces import Device
+from traceflow.sources.interfaces import Device, no_permission
 from traceflow.sources.ring import FAULTS, HEADROOM_OCTETS, NO_VLAN, WALK, give_back, walk_block
 
-__all__ = ["BLOCK_OCTETS", "RETIRE_MS", "PacketSocket", "no_permission"]
+__all__ = ["BLOCK_OCTETS", "RETIRE_MS", "PacketSocket", "kernel_program"]
 
 BLOCK_OCTETS = 1 << 20
 """Octets of a block: more than any frame has."""
@@ -51,15 +51,6 @@ _INSTRUCTION = np.dtype([("code", "u2"), ("jt", "u1"), ("jf", "u1"), ("k", "u4")
 
 Program = npt.NDArray[np.void]
 """PROGRAM[k] of `libpcap.py`."""
-
-
-def no_permission(name: str) -> CannotReadError:
-    """The error for a user who may not capture."""
-    python = os.path.realpath(sys.executable or "python3")
-    return CannotReadError(
-        f"{name}: no permission to capture. Run traceflow as root (sudo), or grant the permission once: "
-        f"sudo setcap cap_net_raw,cap_net_admin=eip {python}"
-    )
 
 
 def _program(*instructions: tuple[int, int, int, int]) -> Program:
@@ -236,8 +227,8 @@ class PacketSocket:
                 file=self._device.name, offset=at,
             )  # fmt: skip
 
-    def hold(self) -> None:
-        """Let no more frames come. Those that are there stay."""
+    def hold(self, now_ns: int) -> None:
+        """Let no more frames come, from now on. Those that are there stay."""
         with contextlib.suppress(OSError):
             self._attach(_program((_RETURN, 0, 0, 0)))
 
@@ -271,7 +262,7 @@ class PacketSocket:
         if self._socket.fileno() < 0:
             return
         self.drops()
-        self.hold()
+        self.hold(0)
         if self._promiscuous:
             with contextlib.suppress(OSError):  # gone with the interface
                 self._socket.setsockopt(_SOL_PACKET, _DROP_MEMBERSHIP, self._membership())
