@@ -30,7 +30,7 @@ from traceflow.cli.interrupt import InterruptibleCaptures, Interruption
 from traceflow.compiled import COMPILED
 from traceflow.flows import EndCause
 from traceflow.packets import Verdict
-from traceflow.sinks.flowfiles import FORMATS
+from traceflow.sinks.perflow import FORMATS
 
 if TYPE_CHECKING:
     from conftest import Finished

@@ -31,7 +31,8 @@ from traceflow.errors import CannotReadError, CannotWriteError, FileExists, Usag
 from traceflow.flows import FlowSet
 from traceflow.options import options_for
 from traceflow.pipeline import FlowCollector, Run
-from traceflow.sinks.flowfiles import DEFAULT_BY, FORMATS, FlowFiles
+from traceflow.sinks.flowfiles import FlowFiles
+from traceflow.sinks.perflow import DEFAULT_BY, FORMATS
 from traceflow.sources import open_source
 
 EXPECTED = json.loads((Path(__file__).resolve().parents[1] / "fixtures" / "expected.json").read_text("utf-8"))

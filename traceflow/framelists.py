@@ -100,7 +100,7 @@ class FrameMap:
         """
         self._lists = None
         starts = np.cumsum([0] + [len(chunk) for chunk in self._filled()])
-        for number, flow, direction in late.tolist():
+        for number, flow, direction in late[["number", "flow", "direction"]].tolist():
             at = int(np.searchsorted(starts, number - 1, side="right")) - 1
             packed = flow << 1 | (direction & upper_bit != 0)
             if packed > np.iinfo(self._chunks[at].dtype).max:

@@ -202,7 +202,7 @@ class Engine:
             some = batch.frames[at:stop], packets[at:stop]
             marks[at:stop] = self.table.track(*some, first, part, shots_at=at)
             for number, frame, packet in self.fragments.released():
-                late.append((number, *self.table.track_late(frame, packet, behind - 1, shots_at=stop)))
+                late.append((number, *self.table.track_late(frame, packet, behind - 1, shots_at=stop), behind - 1))
             at = stop
         return marks, np.array(late, LATE) if late else _NO_LATE
 

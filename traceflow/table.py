@@ -32,8 +32,8 @@ from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STAT
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
 
-LATE = np.dtype([("number", "u8"), ("flow", "u8"), ("direction", "u1")], align=True)
-"""As MARK, of a frame that was handled before: a fragment whose first one came behind it."""
+LATE = np.dtype([("number", "u8"), ("flow", "u8"), ("direction", "u1"), ("behind", "u8")], align=True)
+"""As MARK, of a frame that was handled before: a fragment whose first one came behind it, as frame `behind`."""
 
 _KEY_MASKS = {"vlan": VLAN_MASK, "tunnel": TUNNEL_MASK}
 _TCP, _UDP = 6, 17

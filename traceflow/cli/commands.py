@@ -30,7 +30,7 @@ from traceflow.sinks.rows_fields import (
     choose_fields,
 )
 
-__all__ = ["FILE_FORMATS", "Input", "Live", "View", "traceflow_command"]
+__all__ = ["FILE_FORMATS", "Files", "Input", "Live", "View", "traceflow_command"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -38,7 +38,7 @@ _STREAMING_PROFILES = ("tranalyzer",)
 """Whose rows come in the order in which flows ended, as that program writes them (flow-rules 25)."""
 
 FILE_FORMATS = ("json", "plist", "xml", "tree", "txt", "text", "pcap", "cap")
-"""The formats of `trace`, here as well as in sinks/flowfiles.py, which loads the engine; a test compares the two."""
+"""The formats of `trace`, here as well as in sinks/perflow.py, which loads the engine; a test compares the two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,27 @@ class View:
     fields: list[Field]
     stream: bool = False
     alarms_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """How per-flow files are written.
+
+    Attributes:
+        folder: Where.
+        format: Their format.
+        by: `direction`, `flow`, or None for the default of the format.
+        overwrite: Replace files of an earlier run.
+        alarms_only: Only flows on which a plugin raised the alarm.
+        max_open: Files open at once where they are written as frames come; None: the default.
+    """
+
+    folder: str
+    format: str
+    by: str | None
+    overwrite: bool
+    alarms_only: bool = False
+    max_open: int | None = None
 
 
 def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -336,17 +357,36 @@ def traceflow_command() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
 @click.option("--alarms-only", is_flag=True, help="Only flows on which a plugin raised the alarm.")
+@click.option(
+    "--max-open-files",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With -i: files that are open at once, at most. Default: 64.",
+)
+@_or_live
 @_common
 def trace_command(
-    folder: str, file_format: str, by: str | None, overwrite: bool, alarms_only: bool, quiet: bool, **common: Any
+    folder: str,
+    file_format: str,
+    by: str | None,
+    overwrite: bool,
+    alarms_only: bool,
+    max_open_files: int | None,
+    **common: Any,
 ) -> int:
-    """Write one file for each flow, or direction of a flow, and DIR/index.json with the frames of each."""
-    given = _input(quiet=quiet, **common)
+    """Write one file for each flow, or direction of a flow, and DIR/index.json with the frames of each.
+
+    Of an interface (-i) the files are written as frames come; the index comes last.
+    """
+    given = _input(**common)
+    if max_open_files is not None and given.live is None:
+        raise click.UsageError("--max-open-files is for interfaces; name one with -i")
     if not folder:
         raise click.UsageError("-o needs the name of a folder")
     if alarms_only and not given.plugins:
         raise click.UsageError("only plugins raise alarms; name one with --plugin, or leave out --alarms-only")
-    code: int = _load("trace").run(given, folder, file_format, by, overwrite, alarms_only=alarms_only)
+    files = Files(folder, file_format, by, overwrite, alarms_only, max_open_files)
+    code: int = _load("trace").run(given, files)
     return code
 
 

@@ -12,7 +12,6 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from io import FileIO
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Self
@@ -22,7 +21,7 @@ from traceflow.sinks.dictdump_json import JSONRenderer
 from traceflow.sinks.dictdump_plist import PLISTRenderer
 from traceflow.sinks.dictdump_render import Hook, Renderer
 from traceflow.sinks.dictdump_tree import TreeRenderer
-from traceflow.sinks.folder import create_file, grow_file
+from traceflow.sinks.growing import GrowingFile, write_at
 from traceflow.sinks.naming import UniqueNames
 
 with warnings.catch_warnings():  # its import warns of the age of VueJS, a dumper of its own that nobody asked for
@@ -35,10 +34,12 @@ __all__ = ["FORMATS", "JSONDumper", "PLISTDumper", "TreeDumper", "render_documen
 class _Blocks:
     """The blocks of one document, in order, as octets."""
 
-    def __init__(self, renderer: type[Renderer], hook: Hook | None = None) -> None:
+    __slots__ = ("_count", "_hook", "_names", "_renderer", "head", "tail")
+
+    def __init__(self, renderer: type[Renderer], hook: Hook | None = None, *, distinct: bool = False) -> None:
         self._renderer = renderer
         self._hook = hook
-        self._names = UniqueNames()
+        self._names = None if distinct else UniqueNames()
         self._count = 0
         self.head = renderer.HEAD.encode()
         self.tail = renderer.TAIL.encode()
@@ -54,7 +55,8 @@ class _Blocks:
         self._count += 1
         wanted = f"Block {self._count}" if name is None else str(name)
         block = self._renderer(self._hook)
-        return block.block(self._names.unique(block.clean(wanted)), value, first).encode()
+        given = block.clean(wanted)
+        return block.block(given if self._names is None else self._names.unique(given), value, first).encode()
 
 
 class _Document:
@@ -69,7 +71,13 @@ class _Document:
     _sptr: int
 
     def __init__(
-        self, fname: str | os.PathLike[str], *, overwrite: bool = False, keep_open: bool = False, **kwargs: Any
+        self,
+        fname: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        keep_open: bool = False,
+        distinct: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Create the file with an empty document.
 
@@ -78,6 +86,8 @@ class _Document:
             overwrite: Replace a file that exists.
             keep_open: Keep the file open between calls until `close`, which makes a call faster; else it is opened
                 for each call, so that any number of dumpers may live at once.
+            distinct: The caller gives no name twice, so that none need be remembered: a file of 10**6 blocks takes
+                100 MB less.
             **kwargs: For subclasses; dictdumper's own dumpers ignore them.
 
         Raises:
@@ -86,17 +96,15 @@ class _Document:
         """
         hook: Hook = self.object_hook  # type: ignore[attr-defined] # of dictdumper.dumper.Dumper
         own = getattr(type(self), "object_hook", None) is not dictdumper.dumper.Dumper.object_hook
-        self._blocks = _Blocks(self.renderer, hook if own else None)
-        self._overwrite = overwrite
-        self._keep_open = keep_open
-        self._stream: FileIO | None = None
+        self._blocks = _Blocks(self.renderer, hook if own else None, distinct=distinct)
+        self._overwrite, self._keep_open = overwrite, keep_open
         super().__init__(fname, **kwargs)  # type: ignore[call-arg] # dictdumper's, which calls _dump_header
 
     def _dump_header(self, **kwargs: Any) -> None:
         """Create the file; dictdumper's constructor calls this."""
         path = Path(self._file)
         try:
-            self._stream = create_file(path, overwrite=self._overwrite)
+            self._growing = GrowingFile(path, overwrite=self._overwrite, keep_open=self._keep_open)
         except FileExistsError as error:
             raise FileExists(f"{path}: the file exists; choose another name or ask to overwrite it") from error
         except OSError as error:
@@ -122,18 +130,50 @@ class _Document:
         Raises:
             CannotWriteError: The file is gone or cannot be written (a full disk); it keeps the blocks it had.
         """
-        self._put(self._blocks.render(name, value, first=self._sptr == len(self._blocks.head)))
+        return self.append_all([(name, value)])
+
+    def append_all(self, blocks: Iterable[tuple[str | None, Mapping[Any, Any]]]) -> Self:
+        """Add blocks in one write: the file is a complete document before and after, with all of them or none.
+
+        Args:
+            blocks: Name and content of each, as `append` takes them. They are all rendered before one is written.
+
+        Raises:
+            CannotWriteError: As `append`.
+        """
+        first, pieces = self._sptr == len(self._blocks.head), []
+        for name, value in blocks:
+            pieces.append(self._blocks.render(name, value, first=first))
+            first = False
+        if pieces:
+            self._put(b"".join(pieces))
         return self
 
     def __call__(self, value: Mapping[Any, Any], name: str | None = None) -> Self:
         """The same as `append`, dictdumper's way to add a block."""
         return self.append(value, name)
 
+    def rename(self, path: Path, overwrite: bool = False) -> None:
+        """Give the file another name; it is closed.
+
+        Args:
+            path: The name.
+            overwrite: Replace what has the name.
+
+        Raises:
+            FileExists: The name is taken.
+            CannotWriteError: The file is gone, or cannot be renamed.
+        """
+        self._growing.rename(path, overwrite=overwrite)
+        self._file = str(path)
+
+    def remove(self) -> None:
+        """Remove the file, unless it is gone."""
+        self._growing.remove()
+
     def close(self) -> None:
         """Give the open file back, if there is one; a later `append` opens it again."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        self._growing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -147,30 +187,20 @@ class _Document:
         """Write octets and the tail over the old tail, in one write; put the old tail back if that fails."""
         tail = self._blocks.tail
         try:
-            if self._stream is None:
-                self._stream = grow_file(self._file)
+            stream = self._growing.stream()
             try:
-                _write_at(self._stream, self._sptr, octets + tail)
+                write_at(stream, self._sptr, octets + tail)
             except OSError:
-                with contextlib.suppress(OSError):
-                    self._stream.truncate(self._sptr)
-                    _write_at(self._stream, self._sptr, tail)
+                with contextlib.suppress(OSError):  # the old tail fits: its place is not given back before
+                    write_at(stream, self._sptr, tail)
+                    stream.truncate(self._sptr + len(tail))
                 raise
         except OSError as error:
             self.close()
             reason = error.strerror or error
             raise CannotWriteError(f"{self._file}: cannot add {len(octets)} octets: {reason}") from error
         self._sptr += len(octets)
-        if not self._keep_open:
-            self.close()
-
-
-def _write_at(stream: FileIO, position: int, octets: bytes) -> None:
-    """Write at a position with as few calls as the system allows: one, but for a full disk or a signal."""
-    stream.seek(position)
-    rest = memoryview(octets)
-    while rest:
-        rest = rest[stream.write(rest) :]
+        self._growing.rest()
 
 
 class JSONDumper(_Document, dictdumper.JSON):  # type: ignore[misc] # dictdumper has no types

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import math
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,31 +18,32 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.decode import LINKS, decode_batch
-from traceflow.errors import CannotWriteError, FileExists, UsageError, suggest
+from traceflow.decode import decode_batch
+from traceflow.errors import CannotWriteError, FileExists
 from traceflow.flows import Flow, FlowSet
-from traceflow.labels import address_text, direction_label, time_text
-from traceflow.packets import FINER_THAN_MICROSECONDS, FRAME, PACKET
+from traceflow.packets import FRAME, PACKET
 from traceflow.pipeline import Step
-from traceflow.protocols import has_ports, protocol_name
 from traceflow.sinks import dictdump
 from traceflow.sinks.folder import INDEX_NAME, listed_files, make_folder, refuse_earlier_run, remove_files, write_whole
 from traceflow.sinks.naming import UniqueNames
 from traceflow.sinks.pcapfile import pcap_header, pcap_records
-from traceflow.sinks.records import frame_record
+from traceflow.sinks.perflow import (
+    GROUP_FRAMES,
+    GROUP_OCTETS,
+    INTERRUPTED,
+    Side,
+    frame_blocks,
+    index_entry,
+    index_pieces,
+    labels_of,
+    layout_of,
+    link_label,
+    pcap_kind,
+    slices,
+)
 from traceflow.sources import Captures
 
-__all__ = ["DEFAULT_BY", "FORMATS", "FlowFiles"]
-
-_PCAP_NAMES = ("pcap", "cap")
-FORMATS = (*dictdump.FORMATS, *_PCAP_NAMES)
-"""Names of the formats."""
-
-DEFAULT_BY = {name: "flow" if name in _PCAP_NAMES else "direction" for name in FORMATS}
-"""What gets a file of its own unless said otherwise."""
-
-_GROUP_FRAMES = 4096
-_GROUP_OCTETS = 32 << 20  # captured octets in memory at once, as long as one frame has not more
+__all__ = ["FlowFiles"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -54,7 +53,7 @@ class _Output:
     name: str
     label: str
     flow: Flow
-    side: str | None  # orig, resp, or None for both
+    side: Side
     numbers: npt.NDArray[Any]
     link: int
 
@@ -84,18 +83,11 @@ class FlowFiles:
         overwrite: bool = False,
         outer: bool = False,
     ) -> None:
-        self._outer = outer
-        if format not in FORMATS:
-            raise UsageError(suggest("format", format, FORMATS))
-        self._by = DEFAULT_BY[format] if by is None else by
-        if self._by not in ("direction", "flow"):
-            raise UsageError(suggest("--by", self._by, ("direction", "flow")))
-        self._folder, self._format, self._overwrite = Path(folder), format, overwrite
-        self._pcap = format in _PCAP_NAMES
-        self._extension = ".pcap" if self._pcap else dictdump.FORMATS[format][1]
+        self._layout, self._outer = layout_of(format, by), outer
+        self._folder, self._overwrite = Path(folder), overwrite
         make_folder(self._folder)
         if not overwrite:
-            refuse_earlier_run(self._folder, self._extension)
+            refuse_earlier_run(self._folder, self._layout.extension)
         try:
             self._rows: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by close()
         except OSError as error:
@@ -171,9 +163,10 @@ class FlowFiles:
                 self.close()  # on a full disk the index may need the room that the positions took
         missing = [str(error) or type(error).__name__ for error in (*flows.errors, failure) if error is not None]
         if stopped_early or flows.account.interrupted:
-            missing.append("interrupted by the user")
+            missing.append(INTERRUPTED)
         try:
-            pieces = _index_pieces(flows, written, missing)
+            entries = (index_entry(o.flow, o.name, o.label, o.side, o.numbers.tolist()) for o in written)
+            pieces = index_pieces(flows.account, flows.interfaces, missing, entries)
             write_whole(self._folder / INDEX_NAME, pieces, overwrite=self._overwrite)
         except OSError as error:
             failure = failure or error
@@ -194,25 +187,21 @@ class FlowFiles:
         for flow in flows:
             if alarms_only and not flow.alarm:
                 continue
-            if self._by == "flow":
-                yield from self._by_link(names, flow.label, flow, None, flow.frames)
-                continue
-            sides = [side for side in ("orig", "resp") if flow.row[side]["packets"]]
-            for side in sorted(sides, key=lambda side: int(flow.row[side]["opened_frame"])):
-                label = direction_label(flow.row, side)
-                yield from self._by_link(names, label, flow, side, flow.frames_from(side))
+            for side, label in labels_of(flow, self._layout.by):
+                frames = flow.frames if side is None else flow.frames_from(side)
+                yield from self._by_link(names, label, flow, side, frames)
 
     def _by_link(
-        self, names: UniqueNames, label: str, flow: Flow, side: str | None, numbers: npt.NDArray[Any]
+        self, names: UniqueNames, label: str, flow: Flow, side: Side, numbers: npt.NDArray[Any]
     ) -> Iterator[_Output]:
         """One output, or in pcap, whose files have one link type, one for each link type of the frames."""
-        links = self._frames["link"][numbers.astype(np.intp) - 1] if self._pcap else np.zeros(1, np.uint16)
+        links = self._frames["link"][numbers.astype(np.intp) - 1] if self._layout.pcap else np.zeros(1, np.uint16)
         found = list(dict.fromkeys(links.tolist()))
         if len(found) == 1:
-            yield _Output(names.unique(label) + self._extension, label, flow, side, numbers, found[0])
+            yield _Output(names.unique(label) + self._layout.extension, label, flow, side, numbers, found[0])
             return
         for link in found:
-            name = names.unique(f"{label}-{LINKS[link]}") + self._extension
+            name = names.unique(link_label(label, link)) + self._layout.extension
             yield _Output(name, label, flow, side, numbers[links == link], link)
 
     def _groups(self, outputs: Iterator[_Output]) -> Iterator[list[_Output]]:
@@ -221,7 +210,7 @@ class FlowFiles:
         frames = octets = 0
         for output in outputs:
             size = int(self._frames["captured"][output.numbers.astype(np.intp) - 1].sum(dtype=np.uint64))
-            if group and (frames + len(output.numbers) > _GROUP_FRAMES or octets + size > _GROUP_OCTETS):
+            if group and (frames + len(output.numbers) > GROUP_FRAMES or octets + size > GROUP_OCTETS):
                 yield group
                 group, frames, octets = [], 0, 0
             group.append(output)
@@ -232,47 +221,33 @@ class FlowFiles:
 
     def _write_group(self, group: list[_Output], captures: Captures, written: list[_Output]) -> None:
         numbers = np.concatenate([output.numbers for output in group])
-        slices = list(self._slices(numbers))
-        loaded = _Loaded(self._frames, captures, numbers, self._outer) if len(slices) == 1 else None
+        captured = self._frames["captured"][numbers.astype(np.intp) - 1]
+        parts_at = list(slices(captured, GROUP_FRAMES, GROUP_OCTETS))
+        loaded = _Loaded(self._frames, captures, numbers, self._outer) if len(parts_at) == 1 else None
         at = 0
         for output in group:
             if loaded is not None:
                 pieces = self._pieces(output, iter([loaded.part(at, at + len(output.numbers))]), captures)
             else:
-                parts = (_Loaded(self._frames, captures, numbers[start:stop], self._outer) for start, stop in slices)
+                parts = (_Loaded(self._frames, captures, numbers[start:stop], self._outer) for start, stop in parts_at)
                 pieces = self._pieces(output, parts, captures)
             write_whole(self._folder / output.name, pieces, overwrite=self._overwrite)
             written.append(output)
             at += len(output.numbers)
 
-    def _slices(self, numbers: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
-        """Cut frames into pieces that fit into memory."""
-        sizes = self._frames["captured"][numbers.astype(np.intp) - 1].tolist()
-        start = octets = 0
-        for at, size in enumerate(sizes):
-            if at > start and (at - start >= _GROUP_FRAMES or octets + size > _GROUP_OCTETS):
-                yield start, at
-                start, octets = at, 0
-            octets += size
-        yield start, len(sizes)
-
     def _pieces(self, output: _Output, parts: Iterator[_Loaded], captures: Captures) -> Iterator[bytes]:
         """The content of a file."""
-        if not self._pcap:
-            return dictdump.render_document(self._format, _records(parts, captures))
+        if not self._layout.pcap:
+            records = (block for part in parts for block in part.blocks(captures))
+            return dictdump.render_document(self._layout.format, records)
         return self._pcap_pieces(output, parts, captures)
 
     def _pcap_pieces(self, output: _Output, parts: Iterator[_Loaded], captures: Captures) -> Iterator[bytes]:
-        """A pcap file: byte order of the source, its finest clock, its largest snaplen."""
-        rows = self._frames[output.numbers.astype(np.intp) - 1]
-        interfaces = [captures.interfaces[number] for number in np.unique(rows["interface"]).tolist()]
-        byteorder = captures.interfaces[int(rows[0]["interface"])].byteorder
-        nanosecond = bool(np.any(rows["time_bits"] & FINER_THAN_MICROSECONDS))
-        limits = [interface.snaplen for interface in interfaces]
-        snaplen = 0 if 0 in limits else max(limits)
-        yield pcap_header(output.link, byteorder=byteorder, nanosecond=nanosecond, snaplen=snaplen)
+        """A pcap file."""
+        kind = pcap_kind(self._frames[output.numbers.astype(np.intp) - 1], captures.interfaces)
+        yield pcap_header(output.link, byteorder=kind.byteorder, nanosecond=kind.nanosecond, snaplen=kind.snaplen)
         for part in parts:
-            yield pcap_records(part.octets, part.frames, byteorder=byteorder, nanosecond=nanosecond)
+            yield pcap_records(part.octets, part.frames, byteorder=kind.byteorder, nanosecond=kind.nanosecond)
 
     def close(self) -> None:
         """Give the temporary file back."""
@@ -306,69 +281,13 @@ class _Loaded:
             )
         return self._packets
 
+    def blocks(self, captures: Captures) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Block name and record of each frame."""
+        return frame_blocks(self.numbers, self.octets, self.frames, self.packets, captures.interfaces)
+
     def part(self, start: int, stop: int) -> _Loaded:
         """Some of the frames."""
         part = object.__new__(_Loaded)
         part.numbers, part.octets = self.numbers[start:stop], self.octets
         part.frames, part._packets, part._outer = self.frames[start:stop], None, self._outer
         return part
-
-
-def _records(parts: Iterator[_Loaded], captures: Captures) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Block name and record of each frame."""
-    for part in parts:
-        data = part.octets.data
-        for number, frame, packet in zip(part.numbers.tolist(), part.frames, part.packets, strict=True):
-            start = int(frame["start"])
-            octets = bytes(data[start : start + int(frame["captured"])])
-            interface = captures.interfaces[int(frame["interface"])]
-            yield f"Frame {number}", frame_record(number, octets, frame, packet, interface)
-
-
-def _index_pieces(flows: FlowSet, written: list[_Output], missing: list[str]) -> Iterator[bytes]:
-    """`index.json`: one entry a file, written entry by entry."""
-    account = flows.account
-    head = {
-        "frames": account.frames,
-        "frames_in_flows": account.in_flows,
-        "frames_without_flow": {verdict.text: count for verdict, count in account.verdicts.items()},
-        "flows": account.flows,
-        "flows_by_end": {cause.text: count for cause, count in account.causes.items()},
-        "captures": list(dict.fromkeys(interface.source for interface in flows.interfaces)),
-        "incomplete": missing,
-    }
-    yield json.dumps(head, indent="\t")[:-2].encode() + b',\n\t"files": ['
-    separator = b"\n\t\t"
-    for output in written:
-        yield separator + json.dumps(_index_entry(output)).encode()
-        separator = b",\n\t\t"
-    yield b"\n\t]\n}\n"
-
-
-def _index_entry(output: _Output) -> dict[str, Any]:
-    """What the index says of a file."""
-    flow, row = output.flow, output.flow.row
-    half = row["orig"] if output.side in (None, "orig") and row["orig"]["packets"] else row["resp"]
-    times = row if output.side is None else half
-    with_ports = has_ports(flow.protocol)
-    entry = {
-        "label": output.label,
-        "file": output.name,
-        "flow": flow.number,
-        "direction": output.side,
-        "protocol": protocol_name(flow.protocol),
-        "orig": address_text(flow.orig_addr),
-        "orig_port": flow.orig_port if with_ports else None,
-        "resp": address_text(flow.resp_addr),
-        "resp_port": flow.resp_port if with_ports else None,
-        "first": time_text(int(times["first_ns"]), int(half["time_bits"])),
-        "last": time_text(int(times["last_ns"]), int(half["time_bits"])),
-        "end": flow.end_cause.text,
-        "end_reason": int(flow.end_reason),
-        "parent": flow.parent,
-        "segment": flow.segment,
-        "frames": output.numbers.tolist(),
-    }
-    values = ((name, getattr(flow, name)) for name in flow.plugin_columns)
-    added = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values}
-    return entry | {"plugins": added} if added else entry

@@ -7,11 +7,10 @@ modulo 2**32, as every other writer of the format does.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from io import BufferedReader, FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.errors import CannotWriteError, FileExists
-from traceflow.sinks.folder import create_file, grow_file
+from traceflow.sinks.folder import write_whole
+from traceflow.sinks.growing import GrowingFile, write_at
 
 __all__ = ["MAX_SNAPLEN", "PCAPDumper", "pcap_header", "pcap_record", "pcap_records"]
 
@@ -88,7 +88,7 @@ def pcap_records(
 
 
 class PCAPDumper:
-    """A pcap file that grows frame by frame and is valid after each; opened for each append, never held open.
+    """A pcap file that grows frame by frame and is valid after each.
 
     Args:
         fname: Path of the file.
@@ -97,6 +97,7 @@ class PCAPDumper:
         nanosecond: Whether times have nanoseconds.
         snaplen: Snaplen in the header; 0 stands for no limit.
         overwrite: Replace an existing file.
+        keep_open: Keep the file open between calls until `close`; else it is opened for each call.
 
     Raises:
         FileExists: The file exists, and `overwrite` is off.
@@ -114,22 +115,24 @@ class PCAPDumper:
         nanosecond: bool = False,
         snaplen: int = 0,
         overwrite: bool = False,
+        keep_open: bool = False,
         **_kwargs: Any,
     ) -> None:
         self._path = Path(fname)
-        self._byteorder = byteorder
-        self._nanosecond = nanosecond
+        self._link, self._byteorder, self._nanosecond = protocol, byteorder, nanosecond
+        self._keep_open = keep_open
         header = pcap_header(protocol, byteorder=byteorder, nanosecond=nanosecond, snaplen=snaplen)
         made = False
         try:
-            with create_file(self._path, overwrite=overwrite) as file:
-                made = True
-                if file.write(header) != len(header):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._growing = GrowingFile(self._path, overwrite=overwrite, keep_open=keep_open)
+            made = True
+            write_at(self._growing.stream(), 0, header)
+            self._growing.rest()
         except FileExistsError:
             raise FileExists(f"{self._path} exists already; choose another folder or overwrite=True") from None
         except OSError as error:
             if made:
+                self.close()
                 with contextlib.suppress(OSError):
                     self._path.unlink()  # less than a header: no capture, and in the way of the next attempt
             raise CannotWriteError(f"cannot create {self._path}: {error.strerror or error}") from error
@@ -152,17 +155,80 @@ class PCAPDumper:
             byteorder=self._byteorder,
             nanosecond=self._nanosecond,
         )
+        return self.append_records(record)
+
+    def append_records(self, records: bytes) -> Self:
+        """Append frames in one write.
+
+        Args:
+            records: What `pcap_records` makes of them, in the byte order and with the clock of the file.
+
+        Raises:
+            CannotWriteError: As `append`; none of them is written then.
+        """
         try:
-            with grow_file(self._path) as file:
-                end = file.seek(0, 2)
-                if file.write(record) != len(record):
-                    file.truncate(end)
-                    raise CannotWriteError(f"cannot append to {self._path}: the disk took a part only")
+            stream = self._growing.stream()
+            end = stream.seek(0, 2)
+            try:
+                write_at(stream, end, records)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    stream.truncate(end)
+                raise
         except OSError as error:
+            self.close()
+            raise CannotWriteError(f"cannot append to {self._path}: {error.strerror or error}") from error
+        self._growing.rest()
+        return self
+
+    def widen(self, *, nanosecond: bool, snaplen: int) -> None:
+        """Have frames of another interface fit: what the header says is changed, and the frames stay as they are.
+
+        A clock that becomes finer has the file written anew, beside the old one, and renamed.
+
+        Args:
+            nanosecond: Whether times have nanoseconds from now on; where they have, they keep them.
+            snaplen: The new snaplen; 0 stands for no limit.
+
+        Raises:
+            CannotWriteError: As `append`; the file stays as it was.
+        """
+        finer = nanosecond and not self._nanosecond
+        header = pcap_header(
+            self._link, byteorder=self._byteorder, nanosecond=finer or self._nanosecond, snaplen=snaplen
+        )
+        try:
+            stream = self._growing.stream()
+            if not finer:
+                write_at(stream, 0, header)
+                self._growing.rest()
+                return
+            self.close()
+            stream = self._growing.stream()  # opened again: what makes a file cannot read it
+            stream.seek(len(header))
+            write_whole(self._path, self._finer(header, stream), overwrite=True)
+            self.close()
+            self._growing = GrowingFile.known(self._path, keep_open=self._keep_open)
+            self._nanosecond = True
+        except OSError as error:
+            self.close()
             if isinstance(error, CannotWriteError):
                 raise
-            raise CannotWriteError(f"cannot append to {self._path}: {error.strerror or error}") from error
-        return self
+            raise CannotWriteError(f"cannot change {self._path}: {error.strerror or error}") from error
+
+    def _finer(self, header: bytes, stream: FileIO) -> Iterator[bytes]:
+        """The content of a file with microseconds, with nanoseconds."""
+        yield header
+        layout = struct.Struct("<IIII" if self._byteorder == "little" else ">IIII")
+        reader = BufferedReader(stream)
+        try:
+            while head := reader.read(layout.size):
+                if len(head) < layout.size:
+                    raise OSError("the file was cut while it was written")
+                seconds, microseconds, captured, wire = layout.unpack(head)
+                yield layout.pack(seconds, 1000 * microseconds, captured, wire) + reader.read(captured)
+        finally:
+            reader.detach()
 
     def __call__(self, value: Mapping[str, Any], name: str | None = None) -> Self:
         """Same as `append`, as dictdumper's dumpers are called."""
@@ -173,8 +239,27 @@ class PCAPDumper:
         """Path of the file."""
         return str(self._path)
 
+    def rename(self, path: Path, overwrite: bool = False) -> None:
+        """Give the file another name; it is closed.
+
+        Args:
+            path: The name.
+            overwrite: Replace what has the name.
+
+        Raises:
+            FileExists: The name is taken.
+            CannotWriteError: The file is gone, or cannot be renamed.
+        """
+        self._growing.rename(path, overwrite=overwrite)
+        self._path = path
+
+    def remove(self) -> None:
+        """Remove the file, unless it is gone."""
+        self._growing.remove()
+
     def close(self) -> None:
-        """Nothing is held open."""
+        """Give the open file back, if there is one; a later `append` opens it again."""
+        self._growing.close()
 
     def __enter__(self) -> Self:
         return self
