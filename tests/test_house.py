@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / "traceflow"
 
 LAYERS = (
-    ("errors", "callbacks", "compiled", "packets", "protocols"),
+    ("errors", "callbacks", "compiled", "packets", "protocols", "tomlfile"),
     ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
     ("timeouts", "cuts", "quotes", "steering"),
     ("flows",),
