@@ -7,6 +7,7 @@ never reaches over the end of an interval for which counters are written, nor ov
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,19 +114,18 @@ class Sources:
                 duration_ns=live.duration_ns,
                 backend=live.backend,
             )
-            self._hub = _Hub(capture)
+            self._hub = _Hub(capture, self.interfaces)
         for name, place in places.items():
             if place.live:
                 assert self._hub is not None
                 at = names.index(place.target)
-                self.devices[name] = _DeviceSource(self, self._hub.capture.interfaces, live=True)
-                self.devices[name].make = self._hub.of(at)
+                self.devices[name] = _DeviceSource(self, self._hub.numbers, self._hub.of(at), live=True)
             else:
                 captures = InterruptibleCaptures(place.target, batch_frames=_BATCH_FRAMES, read_octets=_READ_OCTETS)
                 captures.interruption = interruption
                 self._captures.append(captures)
-                self.devices[name] = _DeviceSource(self, captures.interfaces, live=False)
-                self.devices[name].make = captures.batches
+                numbers = _Numbers(captures.interfaces, self.interfaces)
+                self.devices[name] = _DeviceSource(self, numbers, captures.batches, live=False)
         interruption.stop = self.stop
 
     def start(self) -> str:
@@ -195,7 +195,7 @@ class Sources:
         for interval_ns in self.intervals_ns:
             starts.update((np.flatnonzero(np.diff(times_ns // interval_ns)) + 1).tolist())
         places = sorted(starts)
-        for start, stop in zip(places, places[1:], strict=False):
+        for start, stop in itertools.pairwise(places):
             if self._left is not None:
                 self._left -= stop - start
             self.frames += stop - start
@@ -204,7 +204,7 @@ class Sources:
                 self.on_time(int(times_ns[start]))
             first, first_in_file = batch.first_number + start, batch.first_in_file + start
             yield Batch(batch.octets, frames[start:stop], first, first_in_file)
-        if not len(frames):
+        if not len(batch.frames):
             yield batch
 
 
@@ -222,31 +222,47 @@ def _refuse_twice(places: Mapping[str, Place]) -> None:
         names[place] = name
 
 
+class _Numbers:
+    """Numbers of interfaces, of one source, in the list of all.
+
+    Args:
+        interfaces: Those of the source; they may become more.
+        everywhere: Those of all sources.
+    """
+
+    def __init__(self, interfaces: Sequence[Interface], everywhere: list[Interface]) -> None:
+        self._interfaces, self._everywhere = interfaces, everywhere
+        self._numbers = np.zeros(0, np.uint32)
+
+    def change(self, frames: npt.NDArray[np.void]) -> None:
+        """Give FRAME[m] the numbers of the list of all."""
+        while len(self._numbers) < len(self._interfaces):
+            self._everywhere.append(self._interfaces[len(self._numbers)])
+            self._numbers = np.append(self._numbers, np.uint32(len(self._everywhere) - 1))
+        if len(frames) and (self._numbers != np.arange(len(self._numbers))).any():
+            frames["interface"] = self._numbers[frames["interface"]]
+
+
 class _DeviceSource:
     """One device, as a source for a Monitor: frames with the numbers of interfaces of the whole run."""
 
-    def __init__(self, sources: Sources, interfaces: Sequence[Interface], *, live: bool) -> None:
+    def __init__(self, sources: Sources, numbers: _Numbers, make: Callable[[], Iterable[Batch]], *, live: bool) -> None:
         self.live = live
         self.errors: list[TraceflowError] = []  # those of the capture are said once, by Sources
-        self.make: Callable[[], Iterable[Batch]] = tuple
-        self._sources, self._interfaces = sources, interfaces
-        self._numbers = np.zeros(0, np.uint32)
+        self._sources, self._numbers, self._make = sources, numbers, make
 
     def batches(self) -> Iterator[Batch]:
         """Its batches, until the end, the limit, or Ctrl-C."""
-        for batch in self.make():
-            self._renumber(batch.frames)
+        if self._sources.over(live=self.live):
+            return
+        for batch in self._make():
+            if self._sources.over(live=self.live):
+                return
+            self._numbers.change(batch.frames)
             for part in self._sources.parts(batch):
                 yield part
                 if self._sources.over(live=self.live):
                     return
-
-    def _renumber(self, frames: npt.NDArray[np.void]) -> None:
-        while len(self._numbers) < len(self._interfaces):
-            self._sources.interfaces.append(self._interfaces[len(self._numbers)])
-            self._numbers = np.append(self._numbers, np.uint32(len(self._sources.interfaces) - 1))
-        if len(frames) and (self._numbers != np.arange(len(self._numbers))).any():
-            frames["interface"] = self._numbers[frames["interface"]]
 
     def close(self) -> None:
         """Sources closes what it has opened."""
@@ -257,13 +273,16 @@ class _Hub:
 
     Args:
         capture: The capture.
+        everywhere: Interfaces of all sources.
 
     Attributes:
         capture: As given.
+        numbers: Numbers of its interfaces.
     """
 
-    def __init__(self, capture: LiveCapture) -> None:
+    def __init__(self, capture: LiveCapture, everywhere: list[Interface]) -> None:
         self.capture = capture
+        self.numbers = _Numbers(capture.interfaces, everywhere)
         self._batches: Iterator[Batch] | None = None
         self._held: Batch | None = None
         self._quiet_ns: list[int | None] = [None] * capture.opened
