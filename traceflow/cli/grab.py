@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import importlib
+import io
 import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from traceflow.cli.commands import Grab, View
 from traceflow.cli.compiling import announce_compiling
@@ -24,18 +24,18 @@ from traceflow.cli.grabwork import Work
 from traceflow.cli.interrupt import Interruption
 from traceflow.cli.messages import note, say, say_lines
 from traceflow.cli.output import StandardOutput, is_terminal, row_writer
-from traceflow.decode import decode_batch
-from traceflow.errors import CannotWriteError, FileExists, UsageError
+from traceflow.errors import CannotWriteError, FileExists, TraceflowError, UsageError
 from traceflow.filters.drawing import dot_of, svg_of
 from traceflow.filters.graph import DEVICE, Graph, Node
 from traceflow.filters.kinds import make_call
 from traceflow.inlets import Devices, device_of
 from traceflow.monitor import Monitor
-from traceflow.packets import FRAME, PACKET
 from traceflow.policy import Policy, Verdict
 from traceflow.sinks.folder import write_whole
+from traceflow.sinks.pcapfile import pcap_header, pcap_record
 from traceflow.sinks.rows import printable
 from traceflow.sinks.rows_fields import Field, Kind
+from traceflow.sources import open_source
 from traceflow.sources.interfaces import ANY
 
 __all__ = ["run"]
@@ -326,13 +326,21 @@ class _Run:
             gc.enable()
         if sources.kernel_drops is None:
             return
-        if any(work.traces for work in self._works):
-            importlib.import_module("traceflow.warmup").compile_all()
-        else:
-            decode_batch(np.zeros(0, np.uint8), np.zeros(0, FRAME), np.zeros(0, PACKET))
+        self._rehearse()
         names = sources.start()
         if not self._wanted.quiet:
             note(f"capturing on {names} (Ctrl-C ends it)")
+
+    def _rehearse(self) -> None:
+        """Run the graphs over one frame, so that the kernels that they need are compiled, or loaded."""
+        as_usual: dict[str, Any] = {"byteorder": "little", "nanosecond": False}
+        one = pcap_header(1, snaplen=0, **as_usual) + pcap_record(0, 60, bytes(60), **as_usual)
+        with Monitor({name: open_source(io.BytesIO(one)) for name in self._places}) as monitor:
+            reads = [work.rehearse(monitor) for work in self._works]
+            monitor.run()
+            for read in reads:
+                with contextlib.suppress(TraceflowError):
+                    read()
 
     def _time(self, now_ns: int) -> None:
         for work in self._works:

@@ -85,14 +85,9 @@ class Work:
         """
         if not self.named.active:
             return
-        parameters: dict[str, object] = {"buffer": self._packets is not None}
-        if self._of_tracer:
-            flows = self.named.flows
-            tracer = {} if flows is None else {"profile": flows.profile, "plugins": flows.plugins, **flows.rules}
-            parameters["tracer"] = {**tracer, "sinks": self._of_tracer, "keep": False}
+        flows = self.named.flows
         try:
-            spec = FlowSpec().populate(counted(self._graph), (), parameters)
-            grabber = monitor.instantiate(spec)
+            grabber = monitor.instantiate(self._spec(self._of_tracer, () if flows is None else flows.plugins))
         except TraceflowError as error:
             self._fail(error)
             return
@@ -108,12 +103,25 @@ class Work:
             self._outputs.append(self._counters)
         grabber.activate()
 
-    # --- while it runs -------------------------------------------------------------------------------------------
+    def rehearse(self, monitor: Monitor) -> Callable[[], object]:
+        """Have the same made of another monitor, without outputs and plugins. Returns what reads its packets."""
+        with contextlib.suppress(TraceflowError):  # it is said when it begins in earnest
+            if self.named.active:
+                grabber = monitor.instantiate(self._spec((), ()))
+                grabber.activate()
+                if self._packets is not None:
+                    return lambda: grabber.read(1)
+        return lambda: None
 
-    @property
-    def traces(self) -> bool:
-        """Whether its packets go through a flow table, or a filter of it asks one."""
-        return bool(self._of_tracer) or (self._grabber is not None and self._grabber.asks_for_flows)
+    def _spec(self, sinks: Sequence[Output], plugins: Sequence[object]) -> FlowSpec:
+        parameters: dict[str, object] = {"buffer": self._packets is not None}
+        if self._of_tracer:
+            flows = self.named.flows
+            rules = {} if flows is None else {"profile": flows.profile, **flows.rules}
+            parameters["tracer"] = {**rules, "plugins": plugins, "sinks": sinks, "keep": False}
+        return FlowSpec().populate(counted(self._graph), (), parameters)
+
+    # --- while it runs -------------------------------------------------------------------------------------------
 
     def time(self, now_ns: int) -> None:
         """Packet time is there, before the next packet is counted."""

@@ -51,8 +51,7 @@ def account_lines(account: Account, kernel_drops: int | None = None) -> list[str
     lines = [
         f"frames read {account.frames} = in flows {account.in_flows} + without a flow {without}",
         "  without a flow: " + counts_text((verdict.text, count) for verdict, count in account.verdicts.items()),
-        f"flows {account.flows}, ended by: "
-        + counts_text((cause.text, count) for cause, count in account.causes.items()),
+        f"flows {account.flows}, ended by: {causes}",
         f"frames out of time order {account.frames_out_of_order}, "
         f"steps of the clock above one hour {account.forward_jumps}",
     ]
