@@ -70,6 +70,7 @@ WHOLE_HOUSE = {
     "house": "this file",
     "rules": "docs/rules.md names a test of every rule and case",
     "cli_plugins": "plugins on the command line: columns in every output, reports, alarms, failures",
+    "cli_grab": "traceflow grab: its file, outputs, policy, pictures, failures, interruptions",
     "oracle": "tests/oracle.py, the slow second opinion",
     "exchange": "tests/exchange.py, the language of scenarios",
     "fixtures": "the captures of fixtures/ are what their script makes",
