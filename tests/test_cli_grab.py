@@ -161,7 +161,7 @@ def test_all_outputs(cli: Cli) -> None:
     assert row == {"flow": 1, "label": label, "packets": 10, "wire_octets": 549}
     assert sorted(path.name for path in Path("files").iterdir()) == [f"{label}.pcap", "index.json"]
     assert len(frames_of(f"files/{label}.pcap")) == 10
-    assert json.loads(Path("files/index.json").read_text())["account"]["frames"] == 10
+    assert json.loads(Path("files/index.json").read_text())["frames"] == 10
 
     # once more: all that is there is named, and stays as it is, unless it may be replaced
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
@@ -460,7 +460,7 @@ def test_an_interrupted_run_leaves_whole_files(number: signal.Signals) -> None:
     assert sum(int(packets) for _, packets in rows) == 55, "of 59 frames 4 are no IP packets"
     assert len(frames_of("a.pcap")) == 59
     index = json.loads(Path("files/index.json").read_text())
-    assert (len(index["files"]), index["account"]["frames"]) == (11, 59)
+    assert (len(index["files"]), index["frames"]) == (11, 59)
     assert b"frames read 59," in err
     assert b"Traceback" not in err
 
