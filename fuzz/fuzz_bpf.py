@@ -1,5 +1,4 @@
-"""Invariant: whatever the program and the frames, the machine of filters ends, reads nothing but the frame, and agrees
-with a slow model.
+"""Invariant: whatever the program, the machine of filters ends, reads nothing but the frame, and agrees with a model.
 
 In detail: a program is refused exactly where tests/bpf_model.py calls it invalid; one that is not lets through what
 the model lets through, whatever lies between and behind the frames; and code that was not checked at all stops with an

@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exchange import (
-    LINK_ETHERNET, UDP, Exchange, Wire, ipv4, link_frame, udp,
+    LINK_ETHERNET,
+    UDP,
+    Exchange,
+    Wire,
+    ipv4,
+    link_frame,
+    udp,
 )  # fmt: skip
 from tcpdump_oracle import EXPRESSIONS, TCPDUMP, Found, compare
 
@@ -140,6 +146,14 @@ def test_a_link_type_that_libpcap_does_not_know() -> None:
     assert "unknown data link type 9999" in str(expression.failures[9999])
 
 
+def test_a_program_that_is_too_long() -> None:
+    """580 loads behind a header of any length, as that of 802.11 is, are more than 4096 instructions."""
+    expression = Expression("+".join(["tcp[0]"] * 580) + "=1")
+    assert len(expression.program(105)) > 4096
+    assert expression.keep(batch_of((bytes(60), 105))).tolist() == [False]
+    assert "use a shorter or simpler expression" in str(expression.failures[105])
+
+
 # --- the kind of filter ---------------------------------------------------------------------------------------------
 
 
@@ -171,24 +185,24 @@ def test_a_runner_of_the_wrong_link_type() -> None:
     assert runner.run(Seen(both[0], np.zeros(2, PACKET)), everything).indexes.tolist() == [0]
     assert runner.run(Seen(both[1], np.zeros(2, PACKET)), everything).indexes.tolist() == [1]
     assert runner.counters() == {"unjudged": 2}
-    with pytest.raises(ExpressionError, match="802.11"):
+    with pytest.raises(ExpressionError, match=r"802\.11"):
         BPF.make(Call("BPF", "wlan type data")).run(Seen(both[1], np.zeros(2, PACKET)), everything)
 
 
 # --- tcpdump --------------------------------------------------------------------------------------------------------
 
-BY_HAND = ("vlan-stacks.pcap", "fragments.pcap", "ipv6-extensions.pcap", "links-sll2.pcap", "truncated.pcap")
+SOME = ("vlan-stacks.pcap", "fragments.pcap", "ipv6-extensions.pcap")
 
 
-@pytest.mark.once("it starts tcpdump 400 times")
+@pytest.mark.once("it starts tcpdump 230 times")
 @pytest.mark.skipif(TCPDUMP is None, reason="tcpdump is not installed")
 def test_tcpdump_lets_the_same_frames_through(fixtures_folder: Path) -> None:
     found = Found()
-    for name in BY_HAND:
+    for name in SOME:
         compare(fixtures_folder / name, name, found)
     assert found.differences == []
-    assert found.captures == len(BY_HAND)
-    assert found.comparisons + found.refused == len(BY_HAND) * len(EXPRESSIONS)
+    assert found.captures == len(SOME)
+    assert found.comparisons + found.refused == len(SOME) * len(EXPRESSIONS)
     assert found.kept > found.frames // 20
 
 
@@ -210,7 +224,7 @@ def test_chains_of_headers(tmp_path: Path) -> None:
     assert (found.comparisons, found.kept) == (
         3,
         5 + 0 + 4,
-    )  # a chain has 17 at its end; all but the first begin with 60
+    )  # UDP ends each, and the first has no 60
 
 
 def test_big_captures_are_judged_batch_by_batch() -> None:

@@ -151,8 +151,8 @@ def test_a_reader_is_given_nothing_while_it_is_paused() -> None:
 
 
 def test_a_packet_lies_in_one_piece() -> None:
-    """40 octets: packets of 15 begin at 0 and 15; the third would cross the end, so it begins anew at 0, over the first.
-    The fourth, at 15, goes over the second."""
+    """40 octets: packets of 15 begin at 0 and 15; the third would cross the end, so it begins anew at 0, over the
+    first. The fourth, at 15, goes over the second."""
     ring = Ring(40, 10)
     writer, stream = Writer(ring), ring.stream()
     reader = active(ring, stream)
@@ -185,8 +185,8 @@ def test_a_place_of_a_frame_that_lies_outside_of_its_batch_is_not_read() -> None
 
 
 @pytest.mark.parametrize(("given_", "words"), [
-    ({"octets": 0}, "0 octets"), ({"octets": 2**32}, "octets"), ({"packets": 0}, "0 packets"), ({"packets": True}, "True"),
-    ({"mode": "over"}, "Did you mean overwrite"),
+    ({"octets": 0}, "0 octets"), ({"octets": 2**32}, "octets"), ({"packets": 0}, "0 packets"),
+    ({"packets": True}, "True"), ({"mode": "over"}, "Did you mean overwrite"),
 ])  # fmt: skip
 def test_a_ring_that_cannot_be(given_: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
@@ -262,9 +262,7 @@ def test_the_ring_does_what_lists_do(done: list[tuple], packets: int, mode: str)
 
 @given(st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=8), max_size=25), st.integers(20, 120),
        st.sampled_from(["overwrite", "drop"]), st.integers(0, 8))  # fmt: skip
-def test_nothing_is_lost_without_being_counted(
-    batches: list[list[int]], octets: int, mode: str, most: int
-) -> None:
+def test_nothing_is_lost_without_being_counted(batches: list[list[int]], octets: int, mode: str, most: int) -> None:
     """Octets are short. Every packet was read, waits, was lost, or was dropped; and the last ones, as many as fit
     beside one gap at the end of the ring, are there."""
     ring = Ring(octets, 8, mode)

@@ -79,5 +79,5 @@ def test_what_is_wrong_is_said_and_changes_nothing(
 
 
 def test_a_graph_is_no_text() -> None:
-    with pytest.raises(UsageError, match="FlowSpec.parse"):
+    with pytest.raises(UsageError, match=r"FlowSpec\.parse"):
         FlowSpec().populate("(port,80)")  # type: ignore[arg-type]

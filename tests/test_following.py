@@ -1,4 +1,4 @@
-"""The room `following`: what the flow table says right after each packet, by hand and held against the flows at the end."""
+"""The room `following`: what the flow table says right after each packet, by hand and against flows at the end."""
 
 from __future__ import annotations
 

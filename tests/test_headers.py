@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import functools
 import struct
+from pathlib import Path
 
-import exchange
+import numpy as np
 import pytest
 from batches import passes, seen_of, tcp_frame, udp_frame
-from exchange import ACK, ECE, ETHER_ARP, ETHER_IPV4, PSH, SYN, ethernet, ipv4, udp
+from exchange import ACK, ECE, ETHER_ARP, ETHER_IPV4, LINK_ETHERNET, PSH, SYN, ethernet, ipv4, udp
 
-from traceflow.errors import UsageError
-from traceflow.filters.contract import Seen
-from traceflow.filters.kinds import make_call
+from traceflow.decode import decode_batch
+from traceflow.errors import LibraryMissingError, UsageError
+from traceflow.filters.contract import Seen, Selection
+from traceflow.filters.kinds import make_call, runner_of
+from traceflow.filters.text import parse_graph
+from traceflow.packets import FRAGMENT, PACKET, Verdict
+from traceflow.sources import open_source
 
 A, B = "10.0.0.1", "10.0.0.2"
 INNER = ipv4("172.16.0.1", "172.16.0.2", 17, udp("172.16.0.1", "172.16.0.2", 7, 9, b"in"))
@@ -150,5 +155,46 @@ def test_wrong_parameters(kind: str, parameter: str, says: str) -> None:
 
 
 def test_frames_are_what_their_comments_say() -> None:
-    assert exchange.ETHER_ARP == 0x0806
+    assert ETHER_ARP == 0x0806
     assert [int(version) for version in seen().packets["ip_version"][[0, 4, 6, 9, 11]]] == [4, 6, 0, 0, 6]
+
+
+ORACLE = [
+    ("(host,src 10.0.0.1)", "src host 10.0.0.1"),
+    ("(net,10.0.0.0/8)", "net 10.0.0.0/8"),
+    ("(net,2001:db8::/32)", "net 2001:db8::/32"),
+    # libpcap knows no ports of DCCP and UDP-Lite
+    ('(port,"80,1000-2000") & (protocol,"tcp,udp,sctp")', "port 80 or portrange 1000-2000"),
+    ("(port,dst 53)", "dst port 53"),
+    ('(protocol,"tcp,udp")', "tcp or udp"),
+    ("(ip,6)", "ip6"),
+    ('(ip,4) & (flags,"syn,!ack")', "tcp[tcpflags] & (tcp-syn | tcp-ack) == tcp-syn"),
+]
+
+
+@pytest.mark.once("libpcap is the oracle")
+def test_libpcap_means_the_same_by_them(fixtures_folder: Path) -> None:
+    """On our own captures, for whole IP headers right behind Ethernet: tags, tunnels and ARP are other things there."""
+    try:
+        make_call("BPF", "tcp")
+    except LibraryMissingError as error:
+        pytest.skip(str(error))
+    runners = [[runner_of(parse_graph(text).nodes[0].filter) for text in (ours, f'(BPF,"{theirs}")')]
+               for ours, theirs in ORACLE]  # fmt: skip
+    found = [0] * len(ORACLE)
+    for path in sorted(fixtures_folder.glob("*.pcap")):
+        with open_source(path) as captures:
+            for batch in captures.batches():
+                packets = decode_batch(batch.octets, batch.frames, np.zeros(len(batch.frames), PACKET), outer=True)
+                plain = (batch.frames["link"] == LINK_ETHERNET) & (packets["link_octets"] == 14)
+                plain &= (packets["verdict"] == Verdict.FLOW) & (packets["bits"] & FRAGMENT == 0)
+                rows = np.flatnonzero(plain)
+                # libpcap passes neither extension headers of IPv6 nor authentication headers: compare where there are
+                # none, so where the protocol stands in the IP header (octet 9 of IPv4, 6 of IPv6)
+                at = batch.frames["start"][rows] + np.where(packets["ip_version"][rows] == 4, 14 + 9, 14 + 6)
+                given = Selection(rows[batch.octets[at] == packets["protocol"][rows]].astype(np.uint32))
+                for place, pair in enumerate(runners if len(given) else []):
+                    mine, theirs = (one.run(Seen(batch, packets), given).indexes.tolist() for one in pair)
+                    assert mine == theirs, (path.name, ORACLE[place])
+                    found[place] += len(mine)
+    assert min(found) > 0, "every pair means some frames"

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from batches import passes, seen_of, tcp_frame
 
 import traceflow
-from traceflow.errors import UsageError
-from traceflow.filters.build import flow, host, port, sampler
+from traceflow.errors import LibraryMissingError, UsageError
+from traceflow.filters.build import bpf, bytecount, device, flow, host, port, sampler
 from traceflow.filters.contract import Kind, ParameterError, Runner
 from traceflow.filters.graph import Call, Filter
 from traceflow.filters.kinds import (
@@ -24,6 +25,7 @@ from traceflow.filters.kinds import (
     runner_of,
     shown,
 )
+from traceflow.filters.text import parse_graph
 
 DOCS = Path(__file__).parents[1] / "docs" / "graphs.md"
 LOADED = sorted(set(BUILT_IN) - {"BPF"})
@@ -61,6 +63,23 @@ def test_every_kind_is_what_the_contract_says(name: str) -> None:
 def test_every_kind_stands_in_the_docs() -> None:
     text = DOCS.read_text("utf-8")
     assert [name for name in BUILT_IN if f"({name}" not in text or f"{name.lower()}(" not in text] == []
+
+
+def test_the_example_of_the_paper_with_bpf() -> None:
+    try:
+        filter_ = bpf("tcp  port 80")
+    except LibraryMissingError as error:
+        pytest.skip(str(error))
+    text = '(device,eth0) | (device,eth1) -> (sampler,2,4) -> (BPF,"tcp port 80") -> (bytecount,,8)'
+    graph = device("eth0") + device("eth1") >> sampler(2, memory=4) >> filter_ >> bytecount(memory=8)
+    assert parse_graph(text) == graph
+    assert graph.text == text
+    assert len(graph.nodes) == 5
+    seen = seen_of([tcp_frame("10.0.0.1", "10.0.0.2", 1000, port) for port in (80, 81, 80)])
+    assert passes('(bpf,"tcp port 80")', seen) == [0, 2]
+    assert passes('~(BPF,"dst port 80") & (port,81)', seen) == [1]
+    with pytest.raises(UsageError, match=r"BPF: .*tcp prt"):
+        bpf("tcp prt 80")
 
 
 def test_unknown_names_have_suggestions() -> None:

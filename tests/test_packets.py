@@ -30,6 +30,7 @@ def test_texts_of_verdicts() -> None:
         "bad ip checksum",
         "table full",
         "duplicate",
+        "filtered",
     ]
 
 

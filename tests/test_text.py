@@ -183,6 +183,7 @@ def test_the_fault_in_a_long_text_is_shown_with_what_is_around_it() -> None:
         (f'(device,"{"a" * 70_000}")', "at most 65536 characters"),
         (f"(port,{'9' * 60_000})", "whole number"),
         (f"(sampler,2,{'9' * 60_000})", "expected the"),
+        (f'(flow,"packets{" " * 60_000}")', "behind packets may stand"),
     ],
     ids=[
         "groups",
@@ -195,6 +196,7 @@ def test_the_fault_in_a_long_text_is_shown_with_what_is_around_it() -> None:
         "parameter",
         "digits",
         "memory",
+        "blanks",
     ],
 )
 def test_hostile_texts_meet_caps(text: str, says: str) -> None:

@@ -47,6 +47,7 @@ class PacketCalls:
         self.callback, self.reader = callback, reader
         self.held = self.calls = 0
         self._behind = 0  # packets of calls that were held back
+        self._lost = 0
         self._interval_ns = 0 if per_second is None else int(_SECOND_NS / per_second)
         self._next_ns: int | None = None
 
@@ -68,8 +69,10 @@ class PacketCalls:
         """
         if self.over:
             return None
-        size, waiting = self.callback.packets, self.reader.waiting
-        self._behind = min(self._behind, waiting // size * size)  # some may have been overwritten since
+        size, waiting, lost = self.callback.packets, self.reader.waiting, self.reader.lost
+        if lost != self._lost:  # of those that were held back, the first
+            self._behind = max(0, self._behind - (lost - self._lost)) // size * size
+            self._lost = lost
         while waiting >= self._behind + size:
             due_ns = self.reader.time_ns(self._behind + size - 1)
             if self._next_ns is None or due_ns >= self._next_ns:

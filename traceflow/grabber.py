@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 from traceflow.buffers import Reader, Ring, Stream
 from traceflow.delivery import Delivery, PacketCalls
-from traceflow.inlets import Device
 from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageError
 from traceflow.filters.kinds import needs_flows
 from traceflow.flows import Account, FlowSet
 from traceflow.flowspec import FlowSpec, PacketCallback
 from traceflow.grabbed import Packet, Packets
+from traceflow.inlets import Device
 from traceflow.sharing import Counts
 from traceflow.tracing import GrabberTracer
 

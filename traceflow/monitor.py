@@ -17,6 +17,7 @@ call anything, `step` too. A filter or sink may do all but step.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Hashable
 from types import TracebackType
@@ -26,13 +27,13 @@ import numpy as np
 
 from traceflow.buffers import MODES, Ring, Stream
 from traceflow.decode import decode_batch
-from traceflow.inlets import Device, Devices, Source
 from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageError
 from traceflow.filters.contract import Seen, Selection
 from traceflow.filters.graph import Node
-from traceflow.following import FlowFollower
 from traceflow.flowspec import FlowSpec
+from traceflow.following import FlowFollower
 from traceflow.grabber import Grabber, GrabberState, tracer_failed
+from traceflow.inlets import Device, Devices, Source
 from traceflow.options import options_for
 from traceflow.packets import PACKET, Batch
 from traceflow.sharing import Counts, Plan, SharedNodes, plans_of
@@ -93,6 +94,7 @@ class Monitor:
         self._followers: dict[str, FlowFollower] = {}
         self._plans: dict[str, Plan] = {}
         self._stale = self._closed = self._stopping = False
+        self._callers: list[Grabber] = []  # those with anybody to call: the others cost nothing behind a batch
         self._parting: list[Grabber] = []  # closed, with callbacks that may be due
         self._last: Device | None = None
         self._turn = threading.Lock()
@@ -158,10 +160,15 @@ class Monitor:
     def changed(self) -> None:
         """Plan anew before the next batch. For grabbers."""
         self._stale = True
+        self._callers = [one for one in self._grabbers if one.delivery.packets or one.tracer is not None]
         if self.running:
-            for grabber in self._grabbers:
-                self._give_thread(grabber)
+            for grabber in self._callers:
+                grabber.delivery.start(functools.partial(self._goes_on, grabber))
         self.condition.notify_all()
+
+    def _goes_on(self, grabber: Grabber) -> bool:
+        """Whether a thread for the callbacks of a grabber is still of use."""
+        return self.running and grabber.state is not GrabberState.CLOSED
 
     def dismiss(self, grabber: Grabber) -> None:
         """Give back the nodes of a grabber that closes. For grabbers."""
@@ -199,7 +206,7 @@ class Monitor:
         stepped = self._step()
         with self.condition:
             parting, self._parting = self._parting, []
-            grabbers = [one for one in (*self._grabbers, *parting) if not one.delivery.idle]
+            grabbers = [one for one in (*self._callers, *parting) if not one.delivery.idle]
         for grabber in grabbers:
             if not grabber.delivery.threaded:
                 grabber.delivery.run()
@@ -228,11 +235,7 @@ class Monitor:
 
     def _next_device(self) -> Device | None:
         """Whose batch is next: interfaces in turn, and the first capture that is not over."""
-        if self._stale:
-            active = [one for one in self._grabbers if one.state is GrabberState.ACTIVE]
-            self._plans, self._stale = plans_of(active, self._nodes), False
-            if not any(one.asks_for_flows for one in self._grabbers):
-                self._followers.clear()
+        self._plan()
         left = [device for device in self._devices.opened if not device.ended]
         needed = [device for device in left if device.name in self._plans]
         if not needed and not self.running:
@@ -244,6 +247,14 @@ class Monitor:
         at = several.index(self._last) + 1 if self._last in several else 0
         self._last = several[at % len(several)]
         return self._last
+
+    def _plan(self) -> None:
+        """Plan what runs, where the active grabbers are others than before."""
+        if self._stale:
+            active = [one for one in self._grabbers if one.state is GrabberState.ACTIVE]
+            self._plans, self._stale = plans_of(active, self._nodes), False
+            if not any(one.asks_for_flows for one in self._grabbers):
+                self._followers.clear()
 
     def _end(self, device: Device) -> None:
         """A device gives no more: grabbers of which no other is left see the end."""
@@ -258,6 +269,7 @@ class Monitor:
         count = len(given.frames)
         batch = Batch(given.octets, given.frames, self.frames + 1, given.first_in_file, given.quiet_ns)
         self.frames += count
+        self._plan()  # grabbers may have been activated while the source was waited for
         plan = self._plans.get(device.name)
         if plan is None:
             return
@@ -341,6 +353,7 @@ class Monitor:
                 if not self.pull():
                     with self.condition:
                         if not self._stale and not self._stopping:
+                            self.condition.notify_all()  # `join` waits for this
                             self.condition.wait()
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
             failure = error if isinstance(error, TraceflowError) else TraceflowError(f"the monitor failed: {error!r}")
@@ -353,10 +366,6 @@ class Monitor:
             with self.condition:
                 self.running, self._thread = False, None
                 self.condition.notify_all()
-
-    def _give_thread(self, grabber: Grabber) -> None:
-        if grabber.delivery.packets or grabber.tracer is not None:
-            grabber.delivery.start(lambda: self.running and grabber.state is not GrabberState.CLOSED)
 
     def stop(self, timeout: float | None = None) -> bool:
         """Have the thread stop behind the batch in hand; whoever waits for packets goes on. May be called again.

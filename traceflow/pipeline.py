@@ -39,7 +39,7 @@ __all__ = ["Engine", "FlowCollector", "Run", "Step", "plugin_set", "trace"]
 
 _NO_LATE = np.zeros(0, LATE)
 _NO_FLOWS = np.zeros(0, FLOW)
-_FILTERED = np.zeros((), PACKET)
+_FILTERED = np.zeros(1, PACKET)
 _FILTERED["verdict"] = Verdict.FILTERED
 
 
@@ -129,7 +129,7 @@ class Engine:
             self._rows = np.zeros(len(batch.frames), PACKET)
         packets = decode_batch(batch.octets, batch.frames, self._rows, outer=self.table.options.outer)
         if keep is not None:
-            packets[~keep] = _FILTERED
+            as_octets(packets)[~keep] = as_octets(_FILTERED)  # column by column it takes 78 ns a frame, so 3
         self.duplicates.mark(batch.octets, batch.frames, packets)
         if self._checksums:
             verify_batch(batch.octets, batch.frames, packets)

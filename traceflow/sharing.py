@@ -11,12 +11,12 @@ import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from traceflow.inlets import device_of
 from traceflow.errors import FilterError, TraceflowError
 from traceflow.filters.contract import Runner, Seen, Selection
 from traceflow.filters.graph import Call, Graph, Node, calls_of
 from traceflow.filters.kinds import needs_flows, runner_of
 from traceflow.filters.running import union
+from traceflow.inlets import device_of
 
 __all__ = ["Counts", "Outlet", "Plan", "SharedNodes", "User", "plans_of"]
 

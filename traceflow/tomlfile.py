@@ -20,7 +20,7 @@ OCTETS_MAX = 262144
 """Octets of a file: some thousand rules of a policy."""
 
 _MISTAKES_SHOWN = 50
-_KEY_MAX = 1024  # characters of a key with dots: the parser takes time with the square of its parts
+_DOTS_MAX = 16  # of one key: the parser takes time and memory with the square of its parts
 _DEPTH_MAX = 8  # lists and tables in each other that are looked through for places
 
 Path = tuple[str | int, ...]
@@ -87,12 +87,12 @@ def _name_of(path: Path) -> str:
 _AT = re.compile(r"\(at line (\d+), column \d+\)")
 
 _TOKEN = re.compile(
-    r'"""(?:\\.|[^\\])*?"""(?!")'  # strings, in which nothing else counts
-    r"|'''.*?'''(?!')"
+    r'"""(?:\\.|[^\\])*?(?:"""(?!")|\Z)'  # strings, in which nothing else counts; one without an end takes the rest
+    r"|'''.*?(?:'''(?!')|\Z)"
     r'|"(?:\\.|[^"\\\n])*"'
     r"|'[^'\n]*'"
     r"|#[^\n]*"
-    r"|[\[\]{}\n]",
+    r"|[\[\]{}\n.=,]",
     re.DOTALL,
 )
 
@@ -108,9 +108,7 @@ def parsed(text: str, file: str, consequence: str) -> dict[str, Any]:
     Raises:
         UsageError: It is no TOML; the line is shown.
     """
-    for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > _KEY_MAX and line.split("=")[0].count(".") > 16:
-            refuse(file, [(number, (), "the key is too long")], consequence)
+    _refuse_long_keys(text, file, consequence)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -120,6 +118,23 @@ def parsed(text: str, file: str, consequence: str) -> dict[str, Any]:
         refuse(file, [(line_number, (), what[:1].lower() + what[1:])], consequence)
     except (ValueError, RecursionError, OverflowError) as error:  # a number too long to read, lists too deep
         refuse(file, [(_line_that_fails(text), (), f"it cannot be read: {str(error)[:80]}")], consequence)
+
+
+def _refuse_long_keys(text: str, file: str, consequence: str) -> None:
+    """Refuse keys of very many parts, before the parser sees them.
+
+    Raises:
+        UsageError: There is one; the line is shown.
+    """
+    dots = 0
+    for token in _TOKEN.finditer(text):
+        sign = token.group()
+        if sign == ".":
+            dots += 1
+        elif len(sign) == 1:  # what ends a key; a string is a part of one
+            dots = 0
+        if dots > _DOTS_MAX:
+            refuse(file, [(text.count("\n", 0, token.start()) + 1, (), "the key has too many parts")], consequence)
 
 
 def _line_that_fails(text: str) -> int:

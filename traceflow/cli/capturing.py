@@ -28,6 +28,7 @@ def open_capture(given: Input, interruption: Interruption) -> LiveCapture:
         snaplen=live.snaplen,
         promiscuous=live.promiscuous,
         ring_octets=live.buffer_octets,
+        expression=None if given.expression is None else given.expression.text,
         limit=given.limit,
         duration_ns=live.duration_ns,
         backend=live.backend,

@@ -312,7 +312,7 @@ def _input(**typed: Any) -> Input:
     """What every command is given, of what was typed."""
     rules = take_rules(typed)
     text = typed.pop("expression")
-    expression = None if text is None else _load("filtering").expression(text)
+    expression = None if text is None else _load("expressions").expression(text)
     names = typed.pop("plugins")
     live = _take_live(typed, typed["captures"])
     plugins = _load("plugins").load(names) if names else []

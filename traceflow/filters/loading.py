@@ -16,15 +16,15 @@ __all__ = ["FrameFilter", "load_expression"]
 
 
 class FrameFilter(Protocol):
-    """What decides which frames of a run are traced.
+    """What decides which frames of a run are traced."""
 
-    Attributes:
-        failures: Why frames of some link types could not be judged, by link type.
-        judged: Frames that were judged so far.
-    """
+    @property
+    def failures(self) -> Mapping[int, UsageError]:
+        """Why frames of some link types could not be judged, by link type."""
 
-    failures: Mapping[int, UsageError]
-    judged: int
+    @property
+    def judged(self) -> int:
+        """Frames that were judged so far."""
 
     def keep(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """Which frames of a batch are traced: bool[m]."""

@@ -15,7 +15,7 @@ from typing import Any
 from traceflow.filters.graph import DEVICE, Call, Graph, calls_of
 from traceflow.filters.kinds import BUILT_IN, KINDS
 from traceflow.policy.guards import (
-    SHOWS_NOTHING,
+    MAY_STAND_BEFORE,
     Guard,
     Inside,
     Standing,
@@ -130,11 +130,11 @@ class _Check:
         denies: list[int] = []
         allows: list[_Demand] = []
         requires: list[_Demand] = []
+        self._budget.spend(sum(1 + len(rule.function) for rule in self.rules))
         for number, rule in enumerate(self.rules):
             if rule.kind in ("addresses", "snaplen"):
-                guard = self._guard_of(rule)
-                if guard is not None and (call is None or call.kind not in SHOWS_NOTHING[rule.kind]):
-                    requires.append(_Demand(number, _bits((guard,), after)))
+                if not self._is_kept(rule) if call is None else call.kind not in MAY_STAND_BEFORE[rule.kind]:
+                    requires.append(_Demand(number, _bits([_guard_of(rule)], after)))
             elif call is None:
                 continue
             elif rule.kind == "deny" and any(may_be(use, call) for use in rule.function):
@@ -150,13 +150,12 @@ class _Check:
             tuple(denies), tuple(allows), tuple(requires), tuple(after), tuple(before), needs_allow=call is not None
         )
 
-    def _guard_of(self, rule: Rule) -> Guard | None:
-        """The filter that a rule for whole paths asks for; None where it is kept without one."""
-        if rule.kind == "addresses":
-            return Inside(rule.inside)
-        if type(self.snaplen) is int and 1 <= self.snaplen <= rule.number:
-            return None
-        return Standing(Use("truncate", at_most=rule.number))
+    def _is_kept(self, rule: Rule) -> bool:
+        """Whether a rule for whole paths is kept without a filter: the parameter cuts what is handed out at their ends.
+
+        What stands in the graph and looks at octets sees all of them all the same.
+        """
+        return rule.kind == "snaplen" and type(self.snaplen) is int and 1 <= self.snaplen <= rule.number
 
     # --- looking at all calls --------------------------------------------------------------------------------
 
@@ -240,6 +239,11 @@ class _Check:
                 wanted.append(missing)
             ways.append(f"{' and '.join(wanted)} ({self.labels[one.rule]})")
         return f"needed is {', or '.join(ways)}" if ways else "no rule allows it"
+
+
+def _guard_of(rule: Rule) -> Guard:
+    """The filter that a rule for whole paths asks for."""
+    return Inside(rule.inside) if rule.kind == "addresses" else Standing(Use("truncate", at_most=rule.number))
 
 
 def _bits(guards: Any, known: dict[Guard, int]) -> int:

@@ -17,7 +17,7 @@ from traceflow.filters.parameters import side_of
 from traceflow.policy.rules import EVERY, Network, Rule, Use
 
 __all__ = [
-    "SHOWS_NOTHING",
+    "MAY_STAND_BEFORE",
     "Guard",
     "Inside",
     "Standing",
@@ -31,11 +31,14 @@ __all__ = [
 ]
 
 _HEADERS = frozenset({"device", "flags", "flow", "host", "ip", "net", "port", "protocol", "truncate", "tunnel", "vlan"})
-SHOWS_NOTHING = {"addresses": _HEADERS | {"BPF"}, "snaplen": _HEADERS}
+MAY_STAND_BEFORE = {
+    "addresses": _HEADERS | {"BPF"},
+    "snaplen": _HEADERS | {"bytecount", "packetcount", "rate", "sampler"},
+}
 """Filters that may stand before the host or net filter, or the truncate filter, that a rule of this kind asks for.
 
-They pass packets on, count none, and show nobody what they saw. BPF may look at any octet, so it stands behind
-truncate.
+Before the first, what counts nothing and shows nobody what it saw: of sampler and counters, users read how much there
+is of others. Before the second, what looks at headers and lengths alone: BPF looks at any octet.
 """
 
 SNAPLEN_MAX = 262144

@@ -103,6 +103,7 @@ class Paths:
         self.devices: dict[int, str] = {}
         self._defaults = tuple(default_devices)
         self._default_places: tuple[int, ...] = ()
+        self._places_of: dict[Guard, list[int]] = {}
         self._meetings: dict[tuple[int, ...], tuple[int, ...]] = {}
         numbers: dict[Node, int] = {}
         for node in graph.nodes:
@@ -171,20 +172,26 @@ class Paths:
             budget: How much work it may be.
         """
         start: dict[int, Ways] = {place: {classes[place]: {0: None}} for place in self.devices}
-        return _walk(range(len(self.calls)), self.before, start, self._bits(guards), budget)
+        return _walk(range(len(self.calls)), self.before, start, self._bits(guards, budget), budget)
 
     def ways_from(self, guards: Sequence[Guard], budget: Budget) -> list[Ways]:
         """The ways from right behind each place to an end; all devices are class 0."""
         places = range(len(self.calls) - 1, -1, -1)
-        return _walk(places, self.behind, {self.end: {0: {0: None}}}, self._bits(guards), budget)
+        return _walk(places, self.behind, {self.end: {0: {0: None}}}, self._bits(guards, budget), budget)
 
-    def _bits(self, guards: Sequence[Guard]) -> list[int]:
-        seen: dict[tuple[Call, ...], int] = {}
-        for calls in self.standing:
-            if calls not in seen:
-                met = [any(guard.met_by(call) for call in calls) for guard in guards]
-                seen[calls] = sum(1 << bit for bit, is_met in enumerate(met) if is_met)
-        return [seen[calls] for calls in self.standing]
+    def _bits(self, guards: Sequence[Guard], budget: Budget) -> list[int]:
+        """Which guards stand at each place."""
+        bits = [0] * len(self.calls)
+        for bit, guard in enumerate(guards):
+            if guard not in self._places_of:
+                budget.spend(sum(map(len, self.standing)))
+                self._places_of[guard] = [
+                    place for place, calls in enumerate(self.standing) if any(map(guard.met_by, calls))
+                ]
+            budget.spend(len(self._places_of[guard]) // 8)
+            for place in self._places_of[guard]:
+                bits[place] |= 1 << bit
+        return bits
 
     def path(self, place: int, to: Sequence[Ways], way: Way, onwards: Sequence[Ways], onward: Way) -> tuple[int, ...]:
         """The places of a path that goes through a place by these ways."""

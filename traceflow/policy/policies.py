@@ -48,8 +48,8 @@ class Policy:
         names, wrong = checked_names(functions)
         mistakes = [f"functions: {what}" for _, what in wrong]
         for place, rule in enumerate(given, 1):
-            if not isinstance(rule, Rule):
-                mistakes.append(f"{rule!r} is no rule; make rules with {', '.join(KEYS)} of traceflow.policy")
+            if not isinstance(rule, Rule) or rule.kind not in KEYS:
+                mistakes.append(f"{rule!r:.200} is no rule; make rules with {', '.join(KEYS)} of traceflow.policy")
             else:
                 found = checked_functions(rule, {*KINDS, *names})
                 mistakes += [f"rule {place}, {rule.kind}: {path[0]}: {what}" for path, what in found]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -31,6 +30,7 @@ __all__ = [
     "Use",
     "addresses",
     "allow",
+    "brief",
     "callbacks",
     "checked_functions",
     "checked_rule",
@@ -170,7 +170,9 @@ def checked_rule(kind: str, given: Mapping[str, Any], where: str = "") -> tuple[
         given: What stands in it, as Python or TOML has it.
         where: What the rule keeps of its place.
     """
-    mistakes: list[Mistake] = [((key,), suggest("key", str(key), KEYS[kind])) for key in given if key not in KEYS[kind]]
+    mistakes: list[Mistake] = [
+        ((key,), suggest("key", str(key)[:64], KEYS[kind])) for key in given if key not in KEYS[kind]
+    ]
     needed = KEYS[kind][0]
     if needed not in given and not mistakes:  # an unknown key may be meant to be it
         mistakes.append(((), f"{needed} is missing; {_FORMS[needed]}"))
@@ -250,12 +252,16 @@ class _PartError(Exception):
 
 def _text(value: Any, form: str) -> str:
     if not isinstance(value, str) or not value or len(value) > LENGTH_MAX:
-        raise _PartError(f"it is {_brief(value)}; {form}")
+        raise _PartError(f"it is {brief(value)}; {form}")
     return value
 
 
-def _brief(value: Any) -> str:
-    text = repr(value)
+def brief(value: Any) -> str:
+    """A value for a message, not longer than is of use."""
+    try:
+        text = repr(value)
+    except ValueError:  # numbers of thousands of digits, which hexadecimal ones may have
+        text = "a number of very many digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -271,7 +277,7 @@ def _use(value: Any) -> Use:
     known = [field.name for field in dataclasses.fields(Use)]
     for key in value:
         if key not in known:
-            raise _PartError(suggest("key", str(key), known), str(key))
+            raise _PartError(suggest("key", str(key)[:64], known), str(key))
     if "name" not in value:
         raise _PartError(f"name is missing; {_FORMS['function']}")
     try:
@@ -295,8 +301,8 @@ def _name(name: str) -> str:
 
 
 def _refuse_number(key: str, name: str, value: Any, is_given: bool) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _PartError(f"{key} is {_brief(value)}; write a number", key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -(2**63) < value < 2**63:  # also nan
+        raise _PartError(f"{key} is {brief(value)}; write a number", key)
     if is_given and (name == EVERY or (name in BUILT_IN and name not in NUMBERED)):
         raise _PartError(f"{name} has no number to compare; of the filters these have: {', '.join(NUMBERED)}", key)
 
@@ -304,7 +310,7 @@ def _refuse_number(key: str, name: str, value: Any, is_given: bool) -> None:
 def _parameter(name: str, value: Any) -> str:
     """A parameter in the one form that graphs have."""
     if not isinstance(value, str) or len(value) > LENGTH_MAX:
-        raise _PartError(f"it is {_brief(value)}; write the parameter as text", "parameter")
+        raise _PartError(f"it is {brief(value)}; write the parameter as text", "parameter")
     if name == EVERY:
         raise _PartError("a parameter needs the name of its function", "parameter")
     if name not in BUILT_IN:
@@ -338,14 +344,14 @@ def _range(value: Any) -> Network:
     try:
         right = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise _PartError(f"{_brief(text)} is no range of addresses; {_FORMS['inside']}") from None
+        raise _PartError(f"{brief(text)} is no range of addresses; {_FORMS['inside']}") from None
     raise _PartError(f"{text} has bits behind its prefix; write {right}")
 
 
 def _read_count(key: str, least: int) -> Callable[[Any], tuple[int, list[Mistake]]]:
     def read(value: Any) -> tuple[int, list[Mistake]]:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-            return least, [((), f"it is {_brief(value)}; {_FORMS[key]}")]
+            return least, [((), f"it is {brief(value)}; {_FORMS[key]}")]
         return value, []
 
     return read
@@ -372,7 +378,7 @@ def checked_functions(rule: Rule, known: Iterable[str]) -> list[Mistake]:
     """
     names = {EVERY, *known}
     return [
-        ((key,), f"{suggest('function', use.name, names - {EVERY})}. Functions of users are named in `functions`")
+        ((key,), f"{suggest('function', use.name[:64], names - {EVERY})}. Functions of users are named in `functions`")
         for key in ("function", "after", "before")
         for use in getattr(rule, key)
         if use.name not in names

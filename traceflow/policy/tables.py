@@ -9,7 +9,7 @@ from typing import Any
 
 from traceflow.errors import UsageError, suggest
 from traceflow.filters.kinds import BUILT_IN, KINDS
-from traceflow.policy.rules import KEYS, Mistake, Rule, checked_functions, checked_rule
+from traceflow.policy.rules import KEYS, Mistake, Rule, brief, checked_functions, checked_rule
 from traceflow.tomlfile import OCTETS_MAX, Lines, parsed, read_toml, refuse
 
 __all__ = ["OCTETS_MAX", "checked_names", "parse_policy", "read_text"]
@@ -49,7 +49,7 @@ def parse_policy(text: str, file: str) -> tuple[list[Rule], tuple[str, ...]]:
         if key == "functions":
             continue
         if key not in KEYS:
-            mistakes.append(((key,), suggest("table", key, [*KEYS, "functions"])))
+            mistakes.append(((key,), suggest("table", key[:64], [*KEYS, "functions"])))
         elif not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
             mistakes.append(((key,), f"rules are tables in a list; write [[{key}]] and the keys below it"))
         else:
@@ -66,13 +66,13 @@ def parse_policy(text: str, file: str) -> tuple[list[Rule], tuple[str, ...]]:
 def checked_names(value: Any) -> tuple[tuple[str, ...], list[Mistake]]:
     """The names of functions of users, and what is wrong with them."""
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        return (), [((), f'it is {value!r:.60}; write a list of names, such as ["drop", "return"]')]
+        return (), [((), f'it is {brief(value)}; write a list of names, such as ["drop", "return"]')]
     taken = {name.lower(): name for name in BUILT_IN}
     names: list[str] = []
     mistakes: list[Mistake] = []
     for place, name in enumerate(value):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            mistakes.append(((place,), f"{name!r:.60} is no name; needed are letters, digits and _, a letter first"))
+            mistakes.append(((place,), f"{brief(name)} is no name; needed are letters, digits and _, a letter first"))
         elif name.lower() in taken:
             mistakes.append(((place,), f"{taken[name.lower()]} is a filter of traceflow; functions have other names"))
         else:

@@ -179,6 +179,7 @@ class LiveCapture:
             raise
         self.interfaces = [tap.interface for tap in self._taps]
         self._live_taps = list(self._taps)
+        self._faults: dict[Tap, tuple[TraceflowError, int]] = {}
 
     @property
     def opened(self) -> int:
@@ -274,16 +275,27 @@ class LiveCapture:
 
     def _wait(self) -> None:
         """Wait until something may be ready, and look for interfaces that are gone."""
-        self._selector.select(_WAIT_S if all(tap.fileno() >= 0 for tap in self._live_taps) else _HOLD_WAIT_S)
+        waits = not self._faults and all(tap.fileno() >= 0 for tap in self._live_taps)
+        self._selector.select(_WAIT_S if waits else _HOLD_WAIT_S)
+        now_ns = time.monotonic_ns()
         for tap in list(self._live_taps):
-            if not tap.ready() and (fault := tap.fault()) is not None:
-                self._end(tap, fault)
+            if tap in self._faults:
+                error, until_ns = self._faults[tap]
+                if not tap.ready() and (now_ns >= until_ns or not tap.pending()):
+                    self._end(tap, error)
+            elif (fault := tap.fault()) is not None:  # what came before is still on its way
+                self._faults[tap] = fault, now_ns + _HOLD_NS
+                self._forget(tap)
 
     def _end(self, tap: Tap, error: TraceflowError) -> None:
         """Go on without an interface."""
         self.errors.append(error)
         self._live_taps.remove(tap)
-        if tap.fileno() >= 0:
+        self._forget(tap)
+
+    def _forget(self, tap: Tap) -> None:
+        """Do not wait for an interface any more."""
+        if tap.fileno() >= 0 and tap.fileno() in self._selector.get_map():
             self._selector.unregister(tap.fileno())
 
     def _is_over(self) -> bool:

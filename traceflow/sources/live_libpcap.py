@@ -1,7 +1,8 @@
 """One interface of any system, captured through the system's libpcap: for systems without a ring of ours.
 
 What lives here: the calls, by ctypes, and what they mean. Frames are copied one by one into a buffer that is used
-again and again, which takes some microseconds each. libpcap begins to receive when it is opened, not when it is told to start.
+again and again, which takes some microseconds each. libpcap begins to receive when it is opened, not when it is told
+to start.
 
 Read first: pcap(3PCAP), pcap_create(3PCAP), pcap_next_ex(3PCAP), pcap_get_selectable_fd(3PCAP).
 """
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.errors import CannotReadError, TraceflowError, suggest
-from traceflow.libpcap import library
+from traceflow.libpcap import ExpressionError, compile_expression, library
 from traceflow.packets import FINER_THAN_MICROSECONDS, Interface
 from traceflow.sources.interfaces import ANY, Device, no_permission
 
@@ -134,6 +135,7 @@ class LibpcapTap:
 
     Raises:
         CannotReadError: No permission, no such interface, or it cannot be captured.
+        UsageError: The expression is wrong.
         LibraryMissingError: There is no libpcap.
     """
 
@@ -153,14 +155,14 @@ class LibpcapTap:
             pcap.pcap_set_buffer_size(self._handle, min(buffer_octets, 2**31 - 1))
             pcap.pcap_set_tstamp_precision(self._handle, _NANOSECONDS)
             self._activate()
-            if expression is not None:
-                self._filter(expression)
+            link = pcap.pcap_datalink(self._handle)
+            link = _LINKTYPES.get(link, link)
+            if expression:
+                self._filter(expression, link)
             pcap.pcap_setnonblock(self._handle, 1, said)
         except BaseException:
             self.close()
             raise
-        link = pcap.pcap_datalink(self._handle)
-        link = _LINKTYPES.get(link, link)
         fine = pcap.pcap_get_tstamp_precision(self._handle) == _NANOSECONDS
         self._tick_ns, self._bits = (1, FINER_THAN_MICROSECONDS) if fine else (1000, 0)
         self.interface = Interface(name, at, link, snaplen, 10**9 if fine else 10**6, sys.byteorder, name)
@@ -188,13 +190,21 @@ class LibpcapTap:
         words = _text(self._pcap.pcap_geterr(self._handle)) or _text(self._pcap.pcap_statustostr(code))
         raise CannotReadError(f"{self._name}: the interface cannot be captured: {words}")
 
-    def _filter(self, expression: str) -> None:
-        """Leave out what need not come; where that fails, all comes, and is filtered later."""
+    def _filter(self, expression: str, link: int) -> None:
+        """Leave out what need not come.
+
+        It is compiled for this handle, because VLAN tags of live frames are found in another way than those of files.
+
+        Raises:
+            UsageError: The expression is wrong.
+        """
+        compile_expression(expression, link, self._snaplen)  # all that can be wrong with it is said there
         program = _Program()
         octets = expression.encode("utf-8", "surrogateescape")
-        if self._pcap.pcap_compile(self._handle, ctypes.byref(program), octets, 1, 0) == 0:
-            self._pcap.pcap_setfilter(self._handle, ctypes.byref(program))
-            self._pcap.pcap_freecode(ctypes.byref(program))
+        if self._pcap.pcap_compile(self._handle, ctypes.byref(program), octets, 1, 0) != 0:
+            raise ExpressionError(expression, link, _text(self._pcap.pcap_geterr(self._handle)))
+        self._pcap.pcap_setfilter(self._handle, ctypes.byref(program))
+        self._pcap.pcap_freecode(ctypes.byref(program))
 
     def start(self) -> None:
         """Nothing to do: libpcap receives since it was opened."""
