@@ -25,12 +25,14 @@ import pytest
 import traceflow
 from traceflow.cli import trace as trace_module
 from traceflow.cli.commands import FILE_FORMATS, Input
-from traceflow.cli.exits import Exit
+from traceflow.cli.exits import Exit, Terminated
 from traceflow.cli.interrupt import InterruptibleCaptures, Interruption
+from traceflow.cli.output import RunningTable
 from traceflow.compiled import COMPILED
 from traceflow.flows import EndCause
 from traceflow.packets import Verdict
 from traceflow.sinks.perflow import FORMATS
+from traceflow.sinks.rows_fields import FLOW_FIELDS
 
 if TYPE_CHECKING:
     from conftest import Finished
@@ -519,6 +521,15 @@ def test_an_interrupt_outside_a_read_leaves_a_mark_and_the_second_ends_the_run()
             signal.raise_signal(signal.SIGINT)
 
 
+def test_sigterm_is_taken_over_and_given_back() -> None:
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+        assert (interruption.asked, interruption.exit_code) == (True, Exit.TERMINATED)
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_an_interrupted_trace_writes_what_it_has(
     fixtures_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -534,7 +545,11 @@ def test_an_interrupted_trace_writes_what_it_has(
     assert "interrupted" in err
 
 
-def test_interrupting_a_process_that_waits_for_a_pipe(fixtures_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, Exit.INTERRUPTED, "interrupted"), (signal.SIGTERM, Exit.TERMINATED, "terminated")],
+)
+def test_interrupting_a_process_that_waits_for_a_pipe(fixtures_folder: Path, number: int, code: int, word: str) -> None:
     octets = (fixtures_folder / "http.pcap").read_bytes()
     process = subprocess.Popen(
         [sys.executable, "-m", "traceflow", "frames", "-", "--fields", "frame"],
@@ -549,12 +564,31 @@ def test_interrupting_a_process_that_waits_for_a_pipe(fixtures_folder: Path) -> 
     process.stdin.flush()
     # rows appear as they are read: the end of the input has not come
     rows = [process.stdout.readline() for _ in range(60)]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert rows == [b"frame\n", *(b"%d\n" % frame for frame in range(1, 60))]
-    assert (process.returncode, out) == (Exit.INTERRUPTED, b"")
+    assert (process.returncode, out) == (code, b"")
+    assert err.decode().endswith(f"traceflow: {word}\n")
     assert account_of(err.decode())["frames read"] == 59
     assert b"Traceback" not in err
+
+
+# --- rows that come one by one ---------------------------------------------------------------------------------
+
+
+def test_a_running_table_shows_each_row_at_once_and_the_columns_that_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "45")
+    table = RunningTable([FLOW_FIELDS[name] for name in ("flow", "orig_addr", "first", "label")])
+    # 7 for a number, 15 for a word, 20 for a time, and two between: 46, so the time does not fit.
+    table.write([[1, 20], ["10.0.0.1", "192.168.100.200"], ["5.000000", "6.000000"], ["a", "b"]])
+    shown = capsys.readouterr().out
+    assert shown == "   flow  orig_addr\n      1  10.0.0.1\n     20  192.168.100.200\n"
+    table.write([[3], ["2001:db8::1234:5678"], ["7.0"], ["c"]])
+    assert capsys.readouterr().out == "      3  2001:db8::1234:5678\n"
+    table.close()
+    assert "no room for first, label" in capsys.readouterr().out
 
 
 # --- terminals -------------------------------------------------------------------------------------------------

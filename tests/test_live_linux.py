@@ -15,18 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traceflow.errors import CannotReadError, LostFramesError, UsageError
+from traceflow.errors import CannotReadError, LostFramesError, MalformedCaptureError, UsageError
 from traceflow.libpcap import compile_expression
 from traceflow.options import options_for
-from traceflow.packets import FINER_THAN_MICROSECONDS
+from traceflow.packets import FINER_THAN_MICROSECONDS, FRAME
 from traceflow.pipeline import Run
-from traceflow.sources.interfaces import may_capture
+from traceflow.sources.interfaces import device_named, may_capture
 from traceflow.sources.live import BACKENDS, LiveCapture, open_live
-from traceflow.sources.live_linux import kernel_program
+from traceflow.sources.live_linux import PacketSocket, kernel_program
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not may_capture(), reason="capturing is not permitted here, or this is not Linux"
-)
+pytestmark = [
+    pytest.mark.once("it captures an interface of the machine"),
+    pytest.mark.skipif(
+        sys.platform != "linux" or not may_capture(), reason="capturing is not permitted here, or this is not Linux"
+    ),
+]
 _ETHERNET_TO_PAYLOAD = 14 + 20 + 8  # Ethernet, IPv4, UDP
 
 
@@ -142,6 +145,20 @@ def test_what_is_not_read_in_time_is_counted(pair: Pair) -> None:
         assert [type(error) for error in capture.errors] == [LostFramesError]
         assert f"lo: {drops} frames were dropped" in str(capture.errors[0])
     assert capture.drops == drops, "it is known after the end"
+
+
+def test_a_damaged_block_is_an_error_and_is_given_back() -> None:
+    tap = PacketSocket(device_named("lo"), 0, snaplen=60, promiscuous=False, ring_octets=2 << 20, program=None)
+    words = tap.octets.view(np.uint32)
+    words[2:5] = 1, 1, 40  # ready, with one frame, which begins inside the header of the block
+    assert tap.ready()
+    assert tap.walk(np.zeros(4, FRAME)) == 0
+    with pytest.raises(MalformedCaptureError, match=r"lo: .* damaged: its first frame does not begin inside of it"):
+        tap.release()
+    assert words[2] == 0
+    assert not tap.ready(), "the next block is looked at"
+    del words
+    tap.close()
 
 
 def test_several_interfaces_at_once(pair: Pair) -> None:

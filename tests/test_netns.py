@@ -82,6 +82,10 @@ asked.settimeout(5)
 for size in [20] * 10 + [4000] * 3:  # those of 4000 octets go in three fragments
     asked.sendto(bytes(size), ("10.77.0.2", 8002))
     assert len(asked.recv(65535)) == size
+"""
+
+TAGS = """
+import socket
 # An interface for a VLAN needs a module that not every kernel has; tagged frames do not. The receiver's kernel takes
 # the outer tag out of them as it does of any: 802.1Q, and 802.1ad with 802.1Q in it.
 ip = bytes.fromhex("45000020000100004011000001020304050607080000000a000c0000") + b"tags"
@@ -266,7 +270,7 @@ def test_live_flows_are_those_of_the_recorded_file(tmp_path: Path) -> None:
     live = Started(sys.executable, "-c", TRACER, ours, says="capturing on")
     for started in (tcpdump, live):
         started.begun()
-    python(HERE, CLIENTS)
+    python(HERE, CLIENTS + TAGS)
     code, out, err = live.end(signal.SIGINT)
     assert (code, err) == (0, "capturing on\n")
     frames = records_of(ours)
@@ -343,6 +347,17 @@ def test_loopback_frames_come_once_and_c_and_duration_end_the_capture() -> None:
     code, out, _ = live.end(None)
     assert code == 0
     assert json.loads(out)["kernel_drops"] == 0
+
+
+def test_a_filter_goes_to_the_kernel_and_is_run_again_on_whole_frames() -> None:
+    fields = ("--fields", "vlan_tags,vlan_outer,verdict")
+    live = traced("frames", "-i", "v1", "-T", "csv", *fields, "-f", "vlan 7", "-c", "2").begun()
+    python(HERE, TAGS)
+    code, out, err = live.end(None)
+    # Of three frames the kernel leaves out the one without a tag; the outer tag of the second is 100.
+    assert (code, out.splitlines()[1:]) == (0, ["1,7,"])
+    assert "frames read 2 = in flows 1 + without a flow 1" in err
+    assert "filtered 1" in err
 
 
 def test_rows_reach_a_pipe_at_once_and_its_end_is_the_end() -> None:
