@@ -9,7 +9,7 @@ from traceflow.cli.commands import Files, Input
 from traceflow.cli.exits import Exit
 from traceflow.cli.messages import note, say
 from traceflow.cli.session import Session
-from traceflow.errors import CannotWriteError, FileExists
+from traceflow.errors import FileExists
 from traceflow.pipeline import FlowCollector
 from traceflow.sinks.flowfiles import FlowFiles
 from traceflow.sinks.folder import INDEX_NAME
@@ -131,11 +131,8 @@ def _write(session: Session, files: FlowFiles, collector: FlowCollector, wanted:
 
 def _finish(session: Session, files: LiveFlowFiles, folder: Path, quiet: bool) -> list[str]:
     """Write the index. Returns what is missing in the files, a line each."""
-    missing: list[BaseException] = list(session.captures.errors)
-    if session.kernel_drops:
-        missing.append(CannotWriteError(f"{session.kernel_drops} frames were dropped before they could be read"))
     try:
-        written = files.finish(session.account(), missing)
+        written = files.finish(session.account(), session.captures.errors)
     except OSError as error:
         return [*files.problems(), str(error)]
     _say_written(written, folder, quiet)

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from traceflow.errors import CannotWriteError
-from traceflow.sinks.growing import write_at
+from traceflow.sinks.folder import write_at
 
 __all__ = ["EntryStore"]
 

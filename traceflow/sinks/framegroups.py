@@ -69,13 +69,14 @@ class FrameGroups:
     Args:
         by_direction: Each direction of a flow is a group; else a flow is.
         outer: As in the Options of the run.
+        waiting_octets: What may be kept of fragments that wait; the oldest make room.
 
     Attributes:
         lost: Late fragments whose octets were no longer there.
     """
 
-    def __init__(self, *, by_direction: bool, outer: bool) -> None:
-        self._by_direction, self._outer = by_direction, outer
+    def __init__(self, *, by_direction: bool, outer: bool, waiting_octets: int = _WAITING_OCTETS) -> None:
+        self._by_direction, self._outer, self._most_octets = by_direction, outer, waiting_octets
         self._waiting: OrderedDict[int, tuple[npt.NDArray[np.void], bytes]] = OrderedDict()
         self._waiting_octets = 0
         self.lost = 0
@@ -146,7 +147,7 @@ class FrameGroups:
             content = bytes(batch.octets.data[start : start + int(frame[0]["captured"])])
             self._waiting[batch.first_number + at] = frame, content
             self._waiting_octets += len(content)
-        while len(self._waiting) > _WAITING_FRAMES or self._waiting_octets > _WAITING_OCTETS:
+        while len(self._waiting) > _WAITING_FRAMES or self._waiting_octets > self._most_octets:
             _, (_, content) = self._waiting.popitem(last=False)
             self._waiting_octets -= len(content)
 

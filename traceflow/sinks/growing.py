@@ -16,19 +16,7 @@ from typing import Self
 from traceflow.errors import CannotWriteError, FileExists
 from traceflow.sinks.folder import create_file, grow_file
 
-__all__ = ["GrowingFile", "write_at"]
-
-
-def write_at(stream: FileIO, position: int, octets: bytes | bytearray) -> None:
-    """Write at a position with as few calls as the system allows: one, but for a full disk or a signal.
-
-    Raises:
-        OSError: They do not all fit; some may have been written.
-    """
-    stream.seek(position)
-    rest = memoryview(octets)
-    while rest:
-        rest = rest[stream.write(rest) :]
+__all__ = ["GrowingFile"]
 
 
 class GrowingFile:
@@ -36,6 +24,7 @@ class GrowingFile:
 
     Args:
         path: Its name.
+        head: Its first octets, which it has as soon as it has its name.
         overwrite: Replace a file, or a link, that has the name.
         keep_open: Hold it open between writes until `close`; else it is opened for each.
 
@@ -46,10 +35,11 @@ class GrowingFile:
 
     __slots__ = ("_identity", "_keep_open", "_path", "_stream")
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool, keep_open: bool) -> None:
+    def __init__(self, path: str | os.PathLike[str], head: bytes, *, overwrite: bool, keep_open: bool) -> None:
         self._path, self._keep_open = path, keep_open
-        self._stream: FileIO | None = create_file(Path(path), overwrite=overwrite)
+        self._stream: FileIO | None = create_file(Path(path), head, overwrite=overwrite)
         self._identify(self._stream)
+        self.rest()
 
     @classmethod
     def known(cls, path: str | os.PathLike[str], *, keep_open: bool) -> Self:

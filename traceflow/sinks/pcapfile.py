@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.errors import CannotWriteError, FileExists
-from traceflow.sinks.folder import write_whole
-from traceflow.sinks.growing import GrowingFile, write_at
+from traceflow.sinks.folder import write_at, write_whole
+from traceflow.sinks.growing import GrowingFile
 
 __all__ = ["MAX_SNAPLEN", "PCAPDumper", "pcap_header", "pcap_record", "pcap_records"]
 
@@ -122,19 +122,11 @@ class PCAPDumper:
         self._link, self._byteorder, self._nanosecond = protocol, byteorder, nanosecond
         self._keep_open = keep_open
         header = pcap_header(protocol, byteorder=byteorder, nanosecond=nanosecond, snaplen=snaplen)
-        made = False
         try:
-            self._growing = GrowingFile(self._path, overwrite=overwrite, keep_open=keep_open)
-            made = True
-            write_at(self._growing.stream(), 0, header)
-            self._growing.rest()
+            self._growing = GrowingFile(self._path, header, overwrite=overwrite, keep_open=keep_open)
         except FileExistsError:
             raise FileExists(f"{self._path} exists already; choose another folder or overwrite=True") from None
         except OSError as error:
-            if made:
-                self.close()
-                with contextlib.suppress(OSError):
-                    self._path.unlink()  # less than a header: no capture, and in the way of the next attempt
             raise CannotWriteError(f"cannot create {self._path}: {error.strerror or error}") from error
 
     def append(self, value: Mapping[str, Any], name: str | None = None) -> Self:
