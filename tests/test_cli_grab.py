@@ -259,7 +259,7 @@ def test_all_mistakes_at_once_with_their_lines(cli: Cli) -> None:
      "standard output is the output of grabber a, counters already"),
     ("[grabbers.a]\ngraph = '(ip,4)'\npackets = {file = 'x'}\n[grabbers.b]\ngraph = '(ip,6)'\nflows = {file = './x'}",
      [T01], "./x is the output of grabber a, packets already"),
-    ("[grabbers.a]\ngraph = '(ip,4)'\nfiles = {folder = 'x'}\npackets = {file = 'x/y'}", [T01], "in the folder of flow"),
+    ("[grabbers.a]\ngraph = '(ip,4)'\nfiles = {folder = 'x'}\npackets = {file = 'x/y'}", [T01], "the folder of flow"),
     ("[grabbers.a]\ngraph = '(ip,4)'\npackets = {file = 'grab.toml'}", [T01], "grab.toml is an input"),
     ("[grabbers.a]\ngraph = '(ip,4)'", [T01, "--snaplen", "60"], "--snaplen is for interfaces"),
     ("[grabbers.a]\ngraph = '(ip,4)'", [T01, "--user", "me"], "--user is for a policy"),

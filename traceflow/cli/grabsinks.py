@@ -29,7 +29,8 @@ from traceflow.inlets import device_of
 from traceflow.labels import time_text
 from traceflow.packets import Interface
 from traceflow.pipeline import Step
-from traceflow.sinks.growing import GrowingFile, write_at
+from traceflow.sinks.folder import write_at
+from traceflow.sinks.growing import GrowingFile
 from traceflow.sinks.livefiles import MAX_OPEN_FILES, LiveFlowFiles
 from traceflow.sinks.pcapfile import PCAPDumper, pcap_records
 from traceflow.sinks.perflow import PcapKind, pcap_kind
@@ -138,7 +139,7 @@ class _RowFile:
             if _is_special(name):
                 self._stream = FileIO(name, "w")
             else:
-                self._growing = GrowingFile(Path(name), overwrite=overwrite, keep_open=True)
+                self._growing = GrowingFile(Path(name), b"", overwrite=overwrite, keep_open=True)
         except FileExistsError:
             raise FileExists(f"{name}: exists already; choose another name, or ask to overwrite") from None
         except OSError as error:
