@@ -431,9 +431,19 @@ def test_a_buffer_that_is_too_small_is_said(cli: Cli) -> None:
 # --- processes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once("a process whose reader goes away")
+def test_a_reader_that_goes_away() -> None:
+    file = grab_file("[grabbers.a]\ngraph = '(ip,4)'\nflows = { file = '-' }\n")
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "traceflow", "grab", "-q", file, str(T01)]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False, timeout=60)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (Exit.PIPE_CLOSED, b"")
+
+
 @pytest.mark.once("a process that is interrupted")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_whole_files(number: signal.Signals) -> None:
+def test_an_interrupted_run_leaves_whole_files() -> None:
     file = grab_file("""
         [grabbers.a]
         graph = '(packetcount)'
@@ -453,10 +463,10 @@ def test_an_interrupted_run_leaves_whole_files(number: signal.Signals) -> None:
             break
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.1)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     head, *rows = [line.split(b",") for line in out.splitlines()]
-    assert (head, process.returncode) == ([b"flow", b"packets"], 128 + number)
+    assert (head, process.returncode) == ([b"flow", b"packets"], Exit.INTERRUPTED)
     assert sum(int(packets) for _, packets in rows) == 55, "of 59 frames 4 are no IP packets"
     assert len(frames_of("a.pcap")) == 59
     index = json.loads(Path("files/index.json").read_text())

@@ -366,6 +366,11 @@ class _Run:
 
     def _finish(self, sources: Sources, interruption: Interruption, interrupted: bool) -> int:
         """Print counters, account, and what went wrong. Returns the exit code."""
+        closed = [work for work in self._works if work.named.active and work.state == "closed"]
+        if any(work.pipe_closed for work in closed) and all(
+            work in closed for work in self._works if work.named.active
+        ):
+            return Exit.PIPE_CLOSED  # nothing is left to be said, and nobody to be told
         failed = (bool(sources.errors) and not sources.opened) or not any(work.ran for work in self._works)
         if not failed and not self._to_stdout:
             _print_counters(self._works, self._wanted.shape)
