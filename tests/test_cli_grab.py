@@ -477,7 +477,7 @@ def test_an_interrupted_run_leaves_whole_files() -> None:
 
 @pytest.mark.once("a live capture")
 @pytest.mark.skipif(sys.platform != "linux", reason="the loopback interface of Linux")
-def test_an_interface() -> None:
+def test_interfaces() -> None:
     try:
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
     except OSError:
@@ -490,13 +490,17 @@ def test_an_interface() -> None:
             [grabbers.a]
             graph = '(device,wan) -> (port,dst {port}) -> (packetcount)'
             packets = {{ file = "a.pcap" }}
+            [grabbers.b]
+            graph = '(device,any) -> (port,dst {port})'
+            flows = {{ file = "b.csv", fields = "resp_port,packets" }}
         """)
+        arguments = ("-i", "wan=lo", "-i", "any", "--snaplen", "60", "--duration", "60s")
         process = subprocess.Popen(
-            [sys.executable, "-m", "traceflow", "grab", file, "-i", "wan=lo", "--snaplen", "60", "--duration", "60s"],
+            [sys.executable, "-m", "traceflow", "grab", file, *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True,
         )  # fmt: skip
         assert process.stderr is not None
-        assert any("capturing on lo" in line for line in process.stderr)
+        assert any("capturing on lo, any" in line for line in process.stderr)
         for _ in range(5):
             sender.sendto(bytes(100), ("127.0.0.1", port))
         process.send_signal(signal.SIGTERM)
@@ -505,6 +509,8 @@ def test_an_interface() -> None:
     # Ethernet, IP and UDP headers: 14 + 20 + 8; the frames in hand when it is stopped are delivered
     assert counters(out)["a", "", "octets"] == 5 * 142
     assert frames_of("a.pcap") == [(1, 60, 142)] * 5
+    # all interfaces at once have them too, with another link header
+    assert Path("b.csv").read_text() == f"resp_port,packets\n{port},5\n"
     assert "kernel drops 0" in err
 
 
