@@ -11,6 +11,7 @@ import pytest
 from traceflow.errors import TraceflowError, UsageError
 from traceflow.filters.build import bytecount, device, packetcount, port, sampler
 from traceflow.filters.drawing import LABEL_MAX, dot_of, svg_of
+from traceflow.filters.graph import Graph
 from traceflow.filters.text import parse_graph
 
 # two devices, one sampler, two predicates, a counter behind one of them: 6 boxes; 2 + 2 + 1 arrows
@@ -42,6 +43,16 @@ def test_counters_stand_in_their_boxes() -> None:
         '"(port,80)"',
         r'"(packetcount)\npackets 12\noctets 99"',
     ]
+
+
+def test_readers_stand_behind_what_they_are_given() -> None:
+    first, second = port(80) >> packetcount(), Graph.of(port(80))
+    dot = dot_of(first + second, readers={"a": first, 'b"': second})
+    # nodes in order: the port, the counter behind it
+    assert len(boxes(dot)) == 2
+    assert dot.splitlines()[-5:] == [
+        '  r1 [label="a", shape=note];', "  n2 -> r1;", r'  r2 [label="b\"", shape=note];', "  n1 -> r2;", "}"
+    ]  # fmt: skip
 
 
 def test_everything_is_escaped() -> None:

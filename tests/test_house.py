@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / "traceflow"
 
 LAYERS = (
-    ("errors", "ahead", "callbacks", "compiled", "packets", "protocols"),
+    ("errors", "ahead", "callbacks", "compiled", "packets", "protocols", "tomlfile"),
     ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
     ("timeouts", "cuts", "quotes", "steering"),
     ("flows",),
@@ -70,6 +70,7 @@ WHOLE_HOUSE = {
     "house": "this file",
     "rules": "docs/rules.md names a test of every rule and case",
     "cli_plugins": "plugins on the command line: columns in every output, reports, alarms, failures",
+    "cli_grab": "traceflow grab: its file, outputs, policy, pictures, failures, interruptions",
     "oracle": "tests/oracle.py, the slow second opinion",
     "exchange": "tests/exchange.py, the language of scenarios",
     "fixtures": "the captures of fixtures/ are what their script makes",

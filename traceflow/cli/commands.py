@@ -30,7 +30,7 @@ from traceflow.sinks.rows_fields import (
     choose_fields,
 )
 
-__all__ = ["FILE_FORMATS", "Files", "Input", "Live", "View", "traceflow_command"]
+__all__ = ["FILE_FORMATS", "Files", "Grab", "Input", "Live", "View", "traceflow_command"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -133,6 +133,39 @@ class Files:
     overwrite: bool
     alarms_only: bool = False
     max_open: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grab:
+    """What `traceflow grab` is told.
+
+    Attributes:
+        file: Name of the file with the grabbers.
+        captures: Paths, or `NAME=PATH`.
+        live: How interfaces are captured; its `interfaces` are names, or `NAME=INTERFACE`, or none.
+        only_live: Options that were typed and are for interfaces.
+        limit: Frames to read at most; None: all.
+        quiet: No table, account and notes.
+        policy: Name of the policy; None: what the file says.
+        user: Who runs it, for the policy; None: the user of the process.
+        check: Only ask the policy.
+        draw: Where the picture goes, `-` for standard output; None: nothing is drawn.
+        overwrite: Replace outputs of an earlier run.
+        shape: Format of rows on standard output; None: as is usual.
+    """
+
+    file: str
+    captures: tuple[str, ...]
+    live: Live
+    only_live: tuple[str, ...]
+    limit: int | None
+    quiet: bool
+    policy: str | None
+    user: str | None
+    check: bool
+    draw: str | None
+    overwrite: bool
+    shape: str | None
 
 
 def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -247,25 +280,40 @@ def _take_live(typed: dict[str, Any], captures: tuple[str, ...]) -> Live | None:
     Raises:
         click.UsageError: Neither captures nor interfaces, or both; or an option that needs an interface.
     """
-    interfaces = typed.pop("interfaces", ())
-    names = ("snaplen", "duration", "buffer", "backend")
-    given = {name: typed.pop(name, None) for name in names}
-    promiscuous = typed.pop("promiscuous", True)
-    if not interfaces:
+    live, only_live = _live_of(typed)
+    if not live.interfaces:
         if not captures:
             raise click.UsageError("Missing argument 'CAPTURE...'.")
-        alone = [f"--{name}" for name in names if given[name] is not None] + ["-p"] * (not promiscuous)
-        if alone:
-            raise click.UsageError(f"{alone[0]} is for interfaces; name one with -i")
+        if only_live:
+            raise click.UsageError(f"{only_live[0]} is for interfaces; name one with -i")
         return None
-    if captures:
-        raise click.UsageError(f"-i captures interfaces; leave it out, or the captures ({', '.join(captures)})")
-    if len(set(interfaces)) < len(interfaces):
-        raise click.UsageError("an interface was given twice; name it once")
-    return Live(
+    _refuse_both(live, captures)
+    return live
+
+
+def _live_of(typed: dict[str, Any]) -> tuple[Live, tuple[str, ...]]:
+    """How interfaces are captured, of what was typed, and the options among it that are for interfaces."""
+    names = ("snaplen", "duration", "buffer", "backend")
+    given = {name: typed.pop(name, None) for name in names}
+    interfaces, promiscuous = typed.pop("interfaces", ()), typed.pop("promiscuous", True)
+    only_live = [f"--{name}" for name in names if given[name] is not None] + ["-p"] * (not promiscuous)
+    live = Live(
         interfaces, promiscuous, given["snaplen"] or 262_144, given["buffer"] or 64 << 20, given["duration"],
         given["backend"],
     )  # fmt: skip
+    return live, tuple(only_live)
+
+
+def _refuse_both(live: Live, captures: tuple[str, ...]) -> None:
+    """Refuse interfaces beside captures, and an interface that is named twice.
+
+    Raises:
+        click.UsageError: That is so.
+    """
+    if live.interfaces and captures:
+        raise click.UsageError(f"-i captures interfaces; leave it out, or the captures ({', '.join(captures)})")
+    if len(set(live.interfaces)) < len(live.interfaces):
+        raise click.UsageError("an interface was given twice; name it once")
 
 
 def _input(**typed: Any) -> Input:
@@ -308,16 +356,20 @@ def _view(fields: dict[str, Field]) -> Callable[[_Command], _Command]:
 
     def decorate(command: _Command) -> _Command:
         named = click.option("--fields", metavar="A,B,...", callback=check, help="Columns, see docs/columns.md.")
-        shaped = click.option(
-            "-T",
-            "shape",
-            metavar="|".join(ROW_FORMATS),
-            callback=one_of("format", tuple(ROW_FORMATS)),
-            help="Default: table on a terminal, else csv.",
-        )
-        return shaped(named(command))
+        return _shaped(named(command))
 
     return decorate
+
+
+def _shaped(command: _Command) -> _Command:
+    """Add the option for the format of rows."""
+    return click.option(
+        "-T",
+        "shape",
+        metavar="|".join(ROW_FORMATS),
+        callback=one_of("format", tuple(ROW_FORMATS)),
+        help="Default: table on a terminal, else csv.",
+    )(command)
 
 
 def _load(name: str) -> Any:
@@ -458,6 +510,33 @@ def frames_command(shape: str | None, fields: str | None, flow: int | None, **co
     added = _load("plugins").frame_fields(given.plugins) if given.plugins else {}
     view = View(shape, _fields_of(fields, FRAME_FIELDS, names, added))
     code: int = _load("frames").run(given, view, flow)
+    return code
+
+
+@traceflow_command.command(
+    "grab",
+    short_help="Run graphs of filters.",
+    epilog="Example: traceflow grab web.toml monday.pcap",
+)
+@click.argument("file", metavar="CONFIG")
+@click.argument("captures", metavar="[CAPTURE...]", nargs=-1, callback=_captures)
+@_or_live
+@click.option("-c", "limit", metavar="N", type=click.IntRange(min=1), help="Stop after N frames over all devices.")
+@click.option("--policy", metavar="FILE", help="Who may run which graph; instead of the policy that CONFIG names.")
+@click.option("--user", metavar="NAME", help="Who runs it, for the policy. Default: you.")
+@click.option("--check", is_flag=True, help="Only ask the policy, and print its verdicts.")
+@click.option("--draw", metavar="FILE.dot|FILE.svg|-", help="Only draw the graphs, with Graphviz.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs of an earlier run.")
+@_shaped
+@click.option("-q", "quiet", is_flag=True, help="No table, account or notes; errors only.")
+def grab_command(captures: tuple[str, ...], **typed: Any) -> int:
+    """Run the grabbers in CONFIG, a TOML file, on captures or interfaces: count, trace and write what they let through.
+
+    A CAPTURE is a file or - for standard input; NAME=CAPTURE, or -i NAME=IFACE, is the device NAME of the graphs.
+    """
+    live, only_live = _live_of(typed)
+    _refuse_both(live, captures)
+    code: int = _load("grab").run(Grab(captures=captures, live=live, only_live=only_live, **typed))
     return code
 
 

@@ -12,7 +12,7 @@ from traceflow.sinks.rows import printable
 if TYPE_CHECKING:
     from traceflow.flows import Account
 
-__all__ = ["account_lines", "note", "say"]
+__all__ = ["account_lines", "counts_text", "note", "say", "say_lines"]
 
 
 def say(text: str) -> None:
@@ -26,7 +26,16 @@ def note(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
 
 
-def _counts(pairs: Iterable[tuple[str, int]]) -> str:
+def say_lines(text: str) -> None:
+    """Print a message of several lines, such as one that shows a place in a text."""
+    first, *others = text.split("\n")
+    say(first)
+    for line in others:
+        note(line)
+
+
+def counts_text(pairs: Iterable[tuple[str, int]]) -> str:
+    """`idle 1, fin 2` of names and numbers."""
     return ", ".join(f"{name} {count}" for name, count in pairs)
 
 
@@ -38,10 +47,11 @@ def account_lines(account: Account, kernel_drops: int | None = None) -> list[str
         kernel_drops: Frames of a live capture that were lost before they could be read; None: it was none.
     """
     without = sum(account.verdicts.values())
+    causes = counts_text((cause.text, count) for cause, count in account.causes.items())
     lines = [
         f"frames read {account.frames} = in flows {account.in_flows} + without a flow {without}",
-        "  without a flow: " + _counts((verdict.text, count) for verdict, count in account.verdicts.items()),
-        f"flows {account.flows}, ended by: " + _counts((cause.text, count) for cause, count in account.causes.items()),
+        "  without a flow: " + counts_text((verdict.text, count) for verdict, count in account.verdicts.items()),
+        f"flows {account.flows}, ended by: {causes}",
         f"frames out of time order {account.frames_out_of_order}, "
         f"steps of the clock above one hour {account.forward_jumps}",
     ]

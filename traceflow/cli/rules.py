@@ -14,7 +14,7 @@ from traceflow.cli.checks import duration_ns, one_of
 from traceflow.errors import suggest
 from traceflow.options import CHOICES, KEY_PARTS
 
-__all__ = ["add_rule_options", "take_rules"]
+__all__ = ["RULE_NAMES", "add_rule_options", "rule_named", "take_rules"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _IDLE = {"tcp": "idle_timeout_tcp_ns", "other": "idle_timeout_other_ns"}
@@ -65,41 +65,53 @@ def _most(_context: Any, _parameter: Any, given: int | None) -> dict[str, int]:
     return {} if given is None else {"max_flows": given}
 
 
+_READERS: dict[str, Callable[[Any, Any, str | None], dict[str, Any]]] = {
+    "idle_timeout": _idle,
+    "active_timeout": _duration("active_timeout_ns", none=True),
+    "linger": _duration("linger_ns", none=False),
+    "direction": _choice("direction"),
+    "tcp_end": _choice("tcp_end"),
+    "key": _key,
+    "when_full": _choice("when_full"),
+    "duplicates": _choice("duplicates"),
+    "duplicate_window": _duration("duplicate_window_ns", none=True),
+}
+
 _OPTIONS = (
     click.option(
         "--idle-timeout",
         metavar="TIME",
-        callback=_idle,
+        callback=_READERS["idle_timeout"],
         help="Silence that ends a flow: 90s, 5m, none; or tcp=300s,other=60s.",
     ),
     click.option(
         "--active-timeout",
         metavar="TIME",
-        callback=_duration("active_timeout_ns", none=True),
+        callback=_READERS["active_timeout"],
         help="Age at which a flow is cut and goes on as its next segment: 30m, none.",
     ),
     click.option(
         "--linger",
         metavar="TIME",
-        callback=_duration("linger_ns", none=False),
+        callback=_READERS["linger"],
         help="How long a closed TCP flow waits for frames that trail the close.",
     ),
     click.option(
         "--direction",
         metavar="|".join(CHOICES["direction"]),
-        callback=_choice("direction"),
+        callback=_READERS["direction"],
         help="Who is the originator, see docs/profiles.md.",
     ),
     click.option(
         "--tcp-end",
         metavar="|".join(CHOICES["tcp_end"]),
-        callback=_choice("tcp_end"),
+        callback=_READERS["tcp_end"],
         help="What ends a TCP flow, see docs/profiles.md.",
     ),
     click.option(
         "--key",
         metavar="vlan,tunnel",
-        callback=_key,
+        callback=_READERS["key"],
         help="What belongs to the key besides protocol, addresses and ports; none: nothing.",
     ),
     click.option(
@@ -112,19 +124,19 @@ _OPTIONS = (
     click.option(
         "--when-full",
         metavar="|".join(CHOICES["when_full"]),
-        callback=_choice("when_full"),
+        callback=_READERS["when_full"],
         help="With so many live: end the one nearest to its timeout, or open no new one.",
     ),
     click.option(
         "--duplicates",
         metavar="|".join(CHOICES["duplicates"]),
-        callback=_choice("duplicates"),
+        callback=_READERS["duplicates"],
         help="Frames that the capture has twice, as mirror ports give them: count, remove from flows, or do not look.",
     ),
     click.option(
         "--duplicate-window",
         metavar="TIME",
-        callback=_duration("duplicate_window_ns", none=True),
+        callback=_READERS["duplicate_window"],
         help="How far apart in time the two may lie: 500us, none for however far.",
     ),
 )
@@ -132,6 +144,36 @@ _NAMES = (
     *("idle_timeout", "active_timeout", "linger", "direction", "tcp_end", "key", "max_flows", "when_full"),
     *("duplicates", "duplicate_window"),
 )
+
+
+RULE_NAMES = (*_NAMES, "outer", "analysis")
+"""What a file may say of the rules of flows: the switches, and the two that are on or off."""
+
+
+def rule_named(name: str, given: Any) -> dict[str, Any]:
+    """The changes for `options_for` that a rule in a file makes.
+
+    Args:
+        name: One of RULE_NAMES.
+        given: What stands there.
+
+    Raises:
+        click.BadParameter: It means nothing.
+    """
+    if name not in _NAMES:
+        if not isinstance(given, bool):
+            raise click.BadParameter(f"it is {given!r:.60}; it must be true or false")
+        return {name: given}
+    if name == "max_flows":
+        if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= _MOST_FLOWS:
+            raise click.BadParameter(f"it is {given!r:.60}; it must be a whole number from 1 to {_MOST_FLOWS}")
+        return {name: given}
+    if isinstance(given, list) and all(isinstance(part, str) for part in given):
+        given = ",".join(given) or "none"
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise click.BadParameter(f"it is {given!r:.60}; write it as behind --{name.replace('_', '-')}, as text")
+    rules: dict[str, Any] = _READERS[name](None, None, str(given))
+    return rules
 
 
 def add_rule_options(command: _Command) -> _Command:

@@ -19,6 +19,7 @@ LABEL_MAX = 200
 """Characters of a filter's text that a box shows; an expression or a list of needles may have thousands."""
 
 Counters = Mapping[Node, Mapping[str, int]]
+Readers = Mapping[str, Graph]
 
 
 def _escaped(text: str) -> str:
@@ -31,12 +32,13 @@ def _escaped(text: str) -> str:
     return printable.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
 
 
-def dot_of(graph: Graph, counters: Counters | None = None) -> str:
+def dot_of(graph: Graph, counters: Counters | None = None, readers: Readers | None = None) -> str:
     """A graph in the language of Graphviz.
 
     Args:
         graph: The graph.
         counters: What is shown in the boxes of nodes, by name: `packets 12`.
+        readers: Who is given what some nodes let through: graphs whose nodes all are in `graph`, by name.
     """
     names = {node: f"n{place}" for place, node in enumerate(graph.nodes, 1)}
     lines = ["digraph flow {", "  rankdir=LR;", '  node [shape=box, fontname="sans-serif"];']
@@ -46,15 +48,21 @@ def dot_of(graph: Graph, counters: Counters | None = None) -> str:
         begins = any(call.kind == DEVICE for call in calls_of(node.filter))
         lines.append(f'  {name} [label="{label}"{", style=rounded" if begins else ""}];')
     lines += [f"  {names[before]} -> {name};" for node, name in names.items() for before in node.upstream]
+    for place, (reader, part) in enumerate((readers or {}).items(), 1):
+        lines.append(f'  r{place} [label="{_escaped(reader)}", shape=note];')
+        lines += [f"  {names[node]} -> r{place};" for node in part.sinks]
     return "\n".join([*lines, "}", ""])
 
 
-def svg_of(graph: Graph, counters: Counters | None = None, *, timeout_s: float = 20) -> str:
+def svg_of(
+    graph: Graph, counters: Counters | None = None, readers: Readers | None = None, *, timeout_s: float = 20
+) -> str:
     """A graph as SVG, drawn by Graphviz.
 
     Args:
         graph: The graph.
         counters: As for `dot_of`.
+        readers: As for `dot_of`.
         timeout_s: Seconds that drawing may take.
 
     Raises:
@@ -68,7 +76,7 @@ def svg_of(graph: Graph, counters: Counters | None = None, *, timeout_s: float =
     try:
         done = subprocess.run(
             [program, "-Tsvg"],
-            input=dot_of(graph, counters).encode("utf-8", "replace"),
+            input=dot_of(graph, counters, readers).encode("utf-8", "replace"),
             capture_output=True,
             timeout=timeout_s,
             check=False,

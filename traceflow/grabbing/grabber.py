@@ -21,7 +21,7 @@ from traceflow.flows import Account, FlowSet
 from traceflow.grabbing.buffers import Reader, Ring, Stream
 from traceflow.grabbing.delivery import Delivery, PacketCalls
 from traceflow.grabbing.flowspec import FlowSpec, PacketCallback
-from traceflow.grabbing.grabbed import Packet
+from traceflow.grabbing.grabbed import Packet, Packets
 from traceflow.grabbing.inlets import Device
 from traceflow.grabbing.sharing import Counts
 from traceflow.grabbing.tracing import GrabberTracer
@@ -288,6 +288,20 @@ class Grabber:
             if timer is not None:
                 timer.cancel()
         return self.waiting
+
+    def read(self, packets: int) -> Packets:
+        """Packets that can be read now, as arrays; none where there are none. Not beside iteration, which reads ahead.
+
+        Args:
+            packets: How many at most.
+
+        Raises:
+            StateError: It was not activated yet, or is closed.
+            UsageError: It has no buffer.
+        """
+        self._refuse_unread()
+        with self._host.condition:
+            return Packets.none() if self._reader is None else self._reader.take(packets)
 
     def _await(self, ready: Callable[[], bool]) -> bool:
         """Wait, or step the monitor, until something is so, asked with the lock held. False: it will never be."""
