@@ -509,6 +509,7 @@ def test_a_capture_that_has_changed_in_the_middle_of_a_file_is_an_error_of_the_i
 # --- stopping, dying, full disks ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_plain("9000 frames, twice")
 def test_progress_and_stopping(tmp_path: Path) -> None:
     path = many_flows(tmp_path / "x.pcap", 3000, packets=3)
     seen: list[tuple[int, int]] = []
@@ -524,6 +525,7 @@ def test_progress_and_stopping(tmp_path: Path) -> None:
     assert {each.name for each in (tmp_path / "some").iterdir()} == {"index.json", *(f["file"] for f in index["files"])}
 
 
+@pytest.mark.slow_plain("9000 frames")
 def test_an_interruption_leaves_whole_files_and_an_index(tmp_path: Path) -> None:
     path = many_flows(tmp_path / "x.pcap", 3000, packets=3)
 
@@ -654,6 +656,7 @@ except CannotWriteError as error:
 """
 
 
+@pytest.mark.once("a small disk of its own")
 def test_a_full_disk_leaves_whole_files_only(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     # A disk of 512 KiB, in a mount namespace of its own that ends with the process.

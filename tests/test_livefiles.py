@@ -464,6 +464,7 @@ def test_a_batch_gives_each_file_one_write(tmp_path: Path, monkeypatch: pytest.M
         assert len(writes) == 5 * 2
 
 
+@pytest.mark.slow_plain("6 MB, octet by octet")
 def test_frames_that_are_large_together_are_written_in_parts(tmp_path: Path) -> None:
     # 100 frames of 60 042 octets are 6 MB; a write has at most 4 MiB of captured octets.
     wire = exchange.Wire(step_ns=1000)

@@ -542,6 +542,7 @@ def test_an_index_is_a_value() -> None:
         one.label = "b"  # type: ignore[misc]
 
 
+@pytest.mark.slow_plain("4000 packets under a tracer of memory")
 def test_reading_the_index_of_one_flow_after_each_packet_copies_no_frame_list() -> None:
     # 4000 packets, each followed by a look at the index that is kept: 4000 copies would be 4000 * 2000 * 8 = 64 MB.
     tracer = TraceFlow()
