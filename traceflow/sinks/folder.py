@@ -18,6 +18,7 @@ from traceflow.errors import CannotWriteError, FileExists, TraceflowError
 
 __all__ = [
     "INDEX_NAME",
+    "TEMPORARY",
     "create_file",
     "grow_file",
     "listed_files",
@@ -30,7 +31,8 @@ __all__ = [
 INDEX_NAME = "index.json"
 """The file that lists the flow files of a run."""
 
-_TEMPORARY = ".traceflow-"
+TEMPORARY = ".traceflow-"
+"""How temporary names begin."""
 
 
 def make_folder(folder: Path) -> None:
@@ -65,7 +67,7 @@ def refuse_earlier_run(folder: Path, extension: str) -> None:
     except OSError as error:
         raise CannotWriteError(f"{folder}: cannot read the output folder: {error.strerror or error}") from error
     for name in names:
-        if name == INDEX_NAME or (name.endswith(extension) and not name.startswith(_TEMPORARY)):
+        if name == INDEX_NAME or (name.endswith(extension) and not name.startswith(TEMPORARY)):
             raise FileExists(f"{folder / name}: exists from an earlier run; choose another folder, or ask to overwrite")
 
 
@@ -136,7 +138,7 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool) -> None
     """
     if not overwrite and path.exists():
         raise FileExists(f"{path}: exists already; choose another folder, or ask to overwrite")
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.part")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.part")
     try:
         with temporary.open("xb") as file:
             file.writelines(pieces)

@@ -128,7 +128,9 @@ FULL = 3
 
 
 @kernel
-def fill(batch: Any, marks: Any, ends: Any, shapes: Any, leaves: Any, ops: Any, texts: Any, frame_of: Any, out: Any) -> Any:
+def fill(
+    batch: Any, marks: Any, ends: Any, shapes: Any, leaves: Any, ops: Any, texts: Any, frame_of: Any, out: Any
+) -> Any:
     """Write the blocks of frames, with head and tail of their documents, until one has no template.
 
     Args:

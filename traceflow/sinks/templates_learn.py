@@ -133,7 +133,9 @@ def _made(
     for row in rows:
         behind = random.integers(0, min(2 ** random.integers(1, 17), ip + longest - header) + 1)
         end = header + int(behind)
-        captured = end + int(random.integers(1, 40)) if trails else header + int(random.integers(0, min(behind, 99) + 1))
+        captured = (
+            end + int(random.integers(1, 40)) if trails else header + int(random.integers(0, min(behind, 99) + 1))
+        )
         head = _random_head(random, octets, fixed, header)
         length = end - ip - (0 if packet["ip_version"] == 4 else 40)
         at = ip + (2 if packet["ip_version"] == 4 else 4)
@@ -265,4 +267,3 @@ def _octets(values: list[bytes], probes: _Probes) -> Slot:
 
 
 _EXPLAIN: dict[type, Callable[[Any, _Probes], Slot]] = {int: _number, bool: _truth, str: _text, bytes: _octets}
-

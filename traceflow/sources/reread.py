@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, kernel
+from traceflow.compiled import U64, copy_octets, kernel
 from traceflow.errors import CannotReadError, UsageError
 from traceflow.sources.inputs import Input, Spool, open_path
 
@@ -177,8 +177,5 @@ def scatter(scratch: Any, low: Any, run: Any, octets: Any) -> None:
         octets: uint8[n], each frame goes to its `start`.
     """
     for k in range(run.shape[0]):
-        row = run[k]
-        begin = U64(row["offset"]) - low
-        start = U64(row["start"])
-        for i in range(row["captured"]):
-            octets[start + U64(i)] = scratch[begin + U64(i)]
+        row = run[U64(k)]
+        copy_octets(octets, U64(row["start"]), scratch, U64(row["offset"]) - low, U64(row["captured"]))
