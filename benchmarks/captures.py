@@ -10,8 +10,8 @@ say on the wire and in IP how long they were, and their payload (zeros, as the c
 
 `flows`: connections of seven frames (handshake, request with the ACK, response, FIN, FIN, ACK) with payload in text.
 
-`mix`: connections as in `small`, with payload: text on ports 25, 80 and 8080, random octets (as if encrypted) on others;
-most data of servers are full segments of 1460 octets.
+`mix`: connections as in `small`, with payload: text on ports 25, 80 and 8080, random octets (as if encrypted) on
+others; most data of servers are full segments of 1460 octets.
 
 Connections start evenly over the time of the capture and last about 1.5 s, so that thousands are live at once and
 their frames interleave. Sequence and acknowledgment numbers, lengths and checksums are right; first sequence numbers

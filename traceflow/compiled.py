@@ -212,7 +212,9 @@ def _copy(typing: Any, target: Any, at: Any, source: Any, start: Any, count: Any
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         to = _address(context, builder, signature.args[0], arguments[0], arguments[1])
-        cgutils.raw_memcpy(builder, to, _address(context, builder, signature.args[2], *arguments[2:4]), arguments[4], 1)
+        source_at = _address(context, builder, signature.args[2], *arguments[2:4])
+        raw_copy: Any = cgutils.raw_memcpy  # it has no types
+        raw_copy(builder, to, source_at, arguments[4], 1)
         return context.get_dummy_value()
 
     return types.void(target, at, source, start, count), code

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -64,7 +65,11 @@ def address_texts(halves: npt.NDArray[np.uint64], ip_versions: npt.NDArray[np.ui
     for high, low, version in zip(halves[:, 0].tolist(), halves[:, 1].tolist(), ip_versions.tolist(), strict=True):
         text = seen.get((high, low, version))
         if text is None:
-            text = seen[high, low, version] = address_text(address((high, low), version))
+            if version == 4:  # as below, in a fifth of the time
+                text = socket.inet_ntoa((low & 0xFFFFFFFF).to_bytes(4, "big"))
+            else:
+                text = address_text(address((high, low), version))
+            seen[high, low, version] = text
         texts.append(text)
     return texts
 

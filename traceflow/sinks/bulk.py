@@ -55,7 +55,7 @@ class Bulk(Protocol):
         """The files of a lot.
 
         Returns:
-            Their octets, good until the next call; and where each frame ends in them, uint64[m].
+            Their octets, good until the call after the next; and where each frame ends in them, uint64[m].
         """
         ...
 
@@ -99,12 +99,13 @@ class Pcaps:
     """Pcap files."""
 
     def __init__(self) -> None:
-        self._out = np.empty(0, np.uint8)
+        self._out, self._other = np.empty(0, np.uint8), np.empty(0, np.uint8)
         self._headers: dict[tuple[int, PcapKind], bytes] = {}
 
     def documents(self, lot: Lot) -> tuple[memoryview, npt.NDArray[np.uint64]]:
         """See Bulk."""
         frames = lot.frames
+        self._out, self._other = self._other, self._out
         begins = np.flatnonzero(lot.marks & FIRST)
         files = zip(lot.links, lot.kinds, strict=True)
         headers = [self._header(link, kind) for link, kind in files]

@@ -25,6 +25,9 @@ __all__ = ["Output", "entries", "outputs"]
 _FLOWS = 4096
 """Flows at once."""
 
+Ends = tuple[str, str, int | None, str, int | None]
+"""Protocol, originator and its port, responder and its port; no ports where the protocol has none."""
+
 _CAUSES = {int(cause): cause.text for cause in EndCause}
 
 
@@ -40,6 +43,7 @@ class Output:
         numbers: Their numbers, ascending.
         link: Their link type, where files have one; else any.
         octets: Captured octets of its frames.
+        ends: Protocol, originator and port, responder and port.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Output:
     numbers: npt.NDArray[Any]
     link: int
     octets: int
+    ends: Ends
 
 
 @dataclass(slots=True)
@@ -77,7 +82,8 @@ def outputs(
     names = UniqueNames(fold=True)
     for first in range(0, len(flows), _FLOWS):
         part = _part(flows, first, layout.by, alarms_only)
-        labels = _labels(part)
+        flow_ends = list(_ends(part.rows))
+        labels = _labels(part, flow_ends)
         rows = part.numbers.astype(np.intp) - 1
         sizes = np.concatenate([np.zeros(1, np.int64), np.cumsum(frames["captured"][rows], dtype=np.int64)])
         links = frames["link"][rows] if layout.pcap else np.zeros(len(rows), np.uint16)
@@ -89,13 +95,13 @@ def outputs(
             found = [int(links[0])] if one else list(dict.fromkeys(links[place].tolist()))
             if len(found) == 1:
                 name = names.unique(label) + layout.extension
-                yield Output(name, label, first + at, side, numbers, found[0], ends[k + 1] - ends[k])
+                yield Output(name, label, first + at, side, numbers, found[0], ends[k + 1] - ends[k], flow_ends[at])
                 continue
             for link in found:
                 name = names.unique(link_label(label, link)) + layout.extension
                 mine = numbers[links[place] == link]
                 octets = int(frames["captured"][mine.astype(np.intp) - 1].sum(dtype=np.int64))
-                yield Output(name, label, first + at, side, mine, link, octets)
+                yield Output(name, label, first + at, side, mine, link, octets, flow_ends[at])
 
 
 def _part(flows: FlowSet, first: int, by: str, alarms_only: bool) -> _Part:
@@ -130,7 +136,7 @@ def _part(flows: FlowSet, first: int, by: str, alarms_only: bool) -> _Part:
     return _Part(first, rows, kept // 2, sides, numbers, edges)
 
 
-def _ends(rows: npt.NDArray[np.void]) -> Iterator[tuple[str, str, int | None, str, int | None]]:
+def _ends(rows: npt.NDArray[np.void]) -> Iterator[Ends]:
     """Protocol, originator and responder of flows, as text and numbers."""
     ports = zip(rows["protocol"].tolist(), rows["orig_port"].tolist(), rows["resp_port"].tolist(), strict=True)
     addresses = [address_texts(rows[name], rows["ip_version"]) for name in ("orig_addr", "resp_addr")]
@@ -141,12 +147,12 @@ def _ends(rows: npt.NDArray[np.void]) -> Iterator[tuple[str, str, int | None, st
             yield protocol_name(protocol), orig, None, resp, None
 
 
-def _labels(part: _Part) -> list[str]:
+def _labels(part: _Part, ends: Sequence[Ends]) -> list[str]:
     """Labels of files: from originator to responder with the time of the first frame, or from their side on."""
     rows = part.rows
     orig, resp = rows["orig"], rows["resp"]
     late = (orig["packets"] == 0) | ((resp["packets"] > 0) & (resp["opened_frame"] < orig["opened_frame"]))
-    ends, lates = list(_ends(rows)), late.tolist()
+    lates = late.tolist()
     times = {
         side: [
             time_text(opened, bits)
@@ -181,9 +187,9 @@ def entries(flows: FlowSet, written: Sequence[Output]) -> Iterator[bytes]:
         lasts = np.where(whole, rows["last_ns"], halves["last_ns"]).tolist()
         names = ("number", "end_cause", "end_reason", "parent", "segment")
         columns = zip(*(rows[name].tolist() for name in names), strict=True)
-        every = zip(some, _ends(rows), firsts, lasts, halves["time_bits"].tolist(), columns, strict=True)
-        for output, ends, first_ns, last_ns, bits, (number, cause, reason, parent, segment) in every:
-            protocol, orig, orig_port, resp, resp_port = ends
+        every = zip(some, firsts, lasts, halves["time_bits"].tolist(), columns, strict=True)
+        for output, first_ns, last_ns, bits, (number, cause, reason, parent, segment) in every:
+            protocol, orig, orig_port, resp, resp_port = output.ends
             text = (  # labels, addresses and names of protocols need no escapes
                 f'{{"label": "{output.label}", "file": "{output.name}", "flow": {number}, '
                 f'"direction": {_quoted(output.side)}, "protocol": "{protocol}", '

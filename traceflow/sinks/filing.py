@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from traceflow.errors import CannotWriteError, FileExists, TraceflowError
 from traceflow.sinks.folder import TEMPORARY
 
-__all__ = ["Filing"]
+__all__ = ["Errand", "Filing"]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -45,7 +46,7 @@ class Filing:
             CannotWriteError: A full disk, no permission; no half file is left.
         """
         path = self._folder + name
-        if not self._overwrite and os.path.exists(path):
+        if not self._overwrite and os.access(path, os.F_OK):
             raise FileExists(f"{path}: exists already; choose another folder, or ask to overwrite")
         made = False
         try:
@@ -58,11 +59,45 @@ class Filing:
                         done += os.write(handle, memoryview(piece)[done:])
             finally:
                 os.close(handle)
-            os.replace(self._temporary, path)
+            os.replace(self._temporary, path)  # noqa: PTH105 - a Path takes longer to make than this call
         except BaseException as error:
             if made:
                 with contextlib.suppress(OSError):
-                    os.unlink(self._temporary)
+                    Path(self._temporary).unlink()
             if isinstance(error, OSError) and not isinstance(error, TraceflowError):  # that of a source says more
                 raise CannotWriteError(f"{path}: cannot write: {error.strerror or error}") from error
             raise
+
+
+class Errand:
+    """One thing that is done meanwhile, by another thread: files are written while the next are made.
+
+    Both parts give up the interpreter lock, writing in the system and making in kernels.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "traceflow-filing")
+        self._going: Future[None] | None = None
+
+    def send(self, work: Callable[[], None]) -> None:
+        """Begin with something when what was sent before is done.
+
+        Raises:
+            Exception: Whatever that raised.
+        """
+        self.wait()
+        self._going = self._thread.submit(work)
+
+    def wait(self) -> None:
+        """Until it is done.
+
+        Raises:
+            Exception: Whatever it raised.
+        """
+        going, self._going = self._going, None
+        if going is not None:
+            going.result()
+
+    def close(self) -> None:
+        """Wait, without a word of what went wrong, and end the thread."""
+        self._thread.shutdown(wait=True)

@@ -8,7 +8,7 @@ holds one group of frames. `index.json` comes last and lists every file.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ from traceflow.pipeline import Step
 from traceflow.sinks import dictdump
 from traceflow.sinks.bulk import BULK_FROM, Bulk, Lot, Pcaps, Texts, marks_of
 from traceflow.sinks.catalog import Output, entries, outputs
-from traceflow.sinks.filing import Filing
+from traceflow.sinks.filing import Errand, Filing
 from traceflow.sinks.folder import INDEX_NAME, listed_files, make_folder, refuse_earlier_run, remove_files, write_whole
 from traceflow.sinks.pcapfile import pcap_header, pcap_records
 from traceflow.sinks.perflow import (
@@ -90,7 +90,7 @@ class FlowFiles:
             raise CannotWriteError(f"{self._folder}: cannot write there: {error.strerror or error}") from error
         self._frames: npt.NDArray[np.void] = np.zeros(0, FRAME)
         self._kept = 0
-        self._filing = Filing(self._folder, overwrite=overwrite)
+        self._filing, self._errand = Filing(self._folder, overwrite=overwrite), Errand()
         self._one_kind: PcapKind | Literal[False] | None = None
 
     def take(self, step: Step) -> None:
@@ -157,8 +157,10 @@ class FlowFiles:
                 done += sum(len(output.numbers) for output in group)
                 if on_progress is not None:
                     on_progress(done, flows.account.in_flows)
+            self._errand.wait()
         except BaseException as error:  # noqa: BLE001 - raised again once the index is written
             failure = error
+            self._errand.close()  # what was begun counts
             if isinstance(error, OSError):
                 self.close()  # on a full disk the index may need the room that the positions took
         missing = [str(error) or type(error).__name__ for error in (*flows.errors, failure) if error is not None]
@@ -210,8 +212,8 @@ class FlowFiles:
             if len(parts_at) == 1:
                 self._file_lots(group, next(parts), captures, written, bulk)
             else:
-                pieces = self._long_file(group[0], parts, captures, bulk)
-                self._filing.put(group[0].name, pieces)
+                self._errand.wait()
+                self._filing.put(group[0].name, self._long_file(group[0], parts, captures, bulk))
                 written.append(group[0])
             return
         loaded = next(parts) if len(parts_at) == 1 else None
@@ -229,6 +231,7 @@ class FlowFiles:
         self, group: list[Output], loaded: _Loaded, captures: Captures, written: list[Output], bulk: Bulk
     ) -> None:
         """Write a group of whole files, lot by lot."""
+        errand = self._errand
         at = first = 0
         while first < len(group):
             octets, behind = group[first].octets, first + 1
@@ -239,13 +242,17 @@ class FlowFiles:
             counts = [len(output.numbers) for output in some]
             part = loaded.part(at, at + sum(counts))
             view, ends = bulk.documents(self._lot(part, marks_of(counts), some, captures))
-            start = 0
-            for output, behind_last in zip(some, itertools.accumulate(counts), strict=True):
-                stop = int(ends[behind_last - 1])
-                self._filing.put(output.name, (view[start:stop],))
-                written.append(output)
-                start = stop
+            stops = ends[np.cumsum(counts) - 1].tolist()
+            errand.send(functools.partial(self._file, some, view, stops, written))
             at, first = at + sum(counts), behind
+
+    def _file(self, some: list[Output], view: memoryview, stops: list[int], written: list[Output]) -> None:
+        """Write files whose contents lie one behind the other."""
+        start = 0
+        for output, stop in zip(some, stops, strict=True):
+            self._filing.put(output.name, (view[start:stop],))
+            written.append(output)
+            start = stop
 
     def _long_file(
         self, output: Output, parts: Iterator[_Loaded], captures: Captures, bulk: Bulk
@@ -288,7 +295,8 @@ class FlowFiles:
             yield pcap_records(part.octets, part.frames, byteorder=kind.byteorder, nanosecond=kind.nanosecond)
 
     def close(self) -> None:
-        """Give the temporary file back."""
+        """Give the temporary file and the thread back."""
+        self._errand.close()
         self._frames = np.zeros(0, FRAME)
         with contextlib.suppress(OSError):  # of a full disk that `take` or `write` has reported
             self._rows.close()

@@ -3,8 +3,8 @@
 What is written is what `dictdump.render_document` writes of the records of the same frames, octet by octet. Rendering
 a record takes Python 60 microseconds; but records of frames with the same headers differ in some thirty values alone.
 So for each *shape* of frames that comes often (`templates_shapes`) a template is learned from the records themselves
-(`templates_learn`) and laid out by the renderers themselves (`templates_layout`); `templates_fill` does the work. Frames
-that have no template are rendered one by one, and stand between the others.
+(`templates_learn`) and laid out by the renderers themselves (`templates_layout`); `templates_fill` does the work.
+Frames that have no template are rendered one by one, and stand between the others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["FIRST", "LAST", "Templates"]
 FIRST, LAST = fills.FIRST, fills.LAST
 
 _LEARN_AFTER = 64
-"""Frames of a shape that are rendered one by one before its template is learned, which takes as long as some hundred."""
+"""Frames of a shape that are rendered one by one before its template is learned, which takes as long as a hundred."""
 
 _BUFFER = 1 << 22
 
@@ -55,7 +55,7 @@ class Templates:
         self._texts = Texts()
         self._ops = outline(self._renderer, self._texts)
         self._text = self._texts.array()
-        self._out = np.empty(_BUFFER, np.uint8)
+        self._out, self._other = np.empty(_BUFFER, np.uint8), np.empty(_BUFFER, np.uint8)
         self.filled = 0
         """Frames that a template wrote."""
 
@@ -77,11 +77,12 @@ class Templates:
             marks: uint8[m]: FIRST of a document, LAST of one.
 
         Returns:
-            The text, which is good until the next call; and where each frame ends in it, uint64[m].
+            The text, which is good until the call after the next; and where each frame ends in it, uint64[m].
         """
         batch = octets, frames, packets, numbers.astype(np.uint64, copy=False)
         ends = np.zeros(len(frames), np.uint64)
         at = np.zeros(3, np.uint64)
+        self._out, self._other = self._other, self._out
         while True:
             tree = (self._shapes.edges, self._shapes.nodes)
             before = int(at[0])
@@ -106,7 +107,7 @@ class Templates:
     def _octets(batch: tuple[Any, ...], at: int) -> bytes:
         frame = batch[1][at]
         start = int(frame["start"])
-        return batch[0][start : start + int(frame["captured"])].tobytes()
+        return bytes(batch[0].data[start : start + int(frame["captured"])])
 
     def _learned(self, leaf: int, octets: bytes, frame: np.void, packet: np.void) -> bool:
         """Count a frame of a shape without template; whether it has one now."""

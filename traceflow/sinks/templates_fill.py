@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from traceflow.compiled import U64, copy_octets, inline_kernel, kernel
-from traceflow.sinks.templates_shapes import KNOWN, find_leaf
+from traceflow.sinks.templates_shapes import KNOWN, PLAIN, find_leaf
 from traceflow.sinks.templates_text import (
     put_base64,
     put_decimal,
@@ -25,9 +25,33 @@ from traceflow.sinks.templates_text import (
     put_tree,
 )
 
-__all__ = ["BASE64", "BIT", "CAPTURED", "COLUMN", "EPOCH", "FIELD", "FIRST", "FIXED", "HEX", "IP4", "IP6", "JSON", "LAST",
-           "MAC", "NONE", "NUMBER", "OP", "PAYLOAD", "PAYLOAD_OCTETS", "TIME", "TRAILER", "TREE", "WIRE", "classify",
-           "fill"]  # fmt: skip
+__all__ = [
+    "BASE64",
+    "BIT",
+    "CAPTURED",
+    "COLUMN",
+    "EPOCH",
+    "FIELD",
+    "FIRST",
+    "FIXED",
+    "FULL",
+    "HEX",
+    "IP4",
+    "IP6",
+    "JSON",
+    "LAST",
+    "MAC",
+    "NUMBER",
+    "OP",
+    "PAYLOAD",
+    "PAYLOAD_OCTETS",
+    "TIME",
+    "TRAILER",
+    "TREE",
+    "WIRE",
+    "classify",
+    "fill",
+]
 
 OP = np.dtype([("text", "u4"), ("size", "u4"), ("code", "u4"), ("a", "u4"), ("b", "u4"), ("c", "u4"), ("mask", "u8")])
 """An operation: `size` octets of the texts from `text` on, then what the code says.
@@ -35,8 +59,8 @@ OP = np.dtype([("text", "u4"), ("size", "u4"), ("code", "u4"), ("a", "u4"), ("b"
 NONE: nothing. FIELD: `a` octets from `b` on, big-endian, shifted down by `c`, under the mask, in decimal. COLUMN: the
 column `a` in decimal. BIT: of the octet at `a` the bits of the mask: where one is set, `c` octets of the texts from
 `b` + 16 on, else `c` >> 16 octets from `b` on. EPOCH: the time with `a` digits. MAC, IP4, IP6: of the octets at `a`.
-JSON, HEX, BASE64, TREE: the octets that `b` tells: FIXED: `c` of them, from `a` on. TREE: see `put_tree`, with
-`c` >> 16 for the first of FIXED ones, `c` & 0xffff for how many."""
+JSON, HEX, BASE64, TREE: the octets that `b` tells: PAYLOAD, TRAILER, or FIXED: `c` & 0xffff of them
+from `c` >> 16 on. TREE: see `put_tree`."""
 
 NONE, FIELD, COLUMN, BIT, EPOCH, MAC, IP4, IP6, JSON, HEX, BASE64, TREE = range(12)
 NUMBER, TIME, WIRE, CAPTURED, PAYLOAD_OCTETS = range(5)
@@ -129,7 +153,7 @@ FULL = 3
 
 @kernel
 def fill(
-    batch: Any, marks: Any, ends: Any, shapes: Any, leaves: Any, ops: Any, texts: Any, frame_of: Any, out: Any
+    batch: Any, marks: Any, ends: Any, shapes: Any, leaves: Any, ops: Any, texts: Any, state: Any, out: Any
 ) -> Any:
     """Write the blocks of frames, with head and tail of their documents, until one has no template.
 
@@ -142,28 +166,28 @@ def fill(
         ops: OP rows; the first three write nothing but their text: the head of a document, what stands between two
             blocks, its tail.
         texts: uint8[t].
-        frame_of: uint64[3]: the next frame, the place behind what was written, the leaf that it needs.
+        state: uint64[3]: the next frame, the place behind what was written, the leaf that it needs.
         out: uint8[k].
 
     Returns:
         KNOWN when all is written; else why not, of `find_leaf`, or FULL. A leaf without operations is KNOWN to
-        `find_leaf`; here it counts as PLAIN, and stands in `frame_of`.
+        `find_leaf`; here it counts as PLAIN, and stands in `state`.
     """
     octets, frames, packets, numbers = batch
     edges, nodes = shapes
     head, between, tail = ops[U64(0)], ops[U64(1)], ops[U64(2)]
     room = U64(out.shape[0])
-    i, at = frame_of[U64(0)], frame_of[U64(1)]
+    i, at = state[U64(0)], state[U64(1)]
     status = KNOWN
     while i < U64(frames.shape[0]):
         frame, packet = frames[i], packets[i]
         status, found = find_leaf(octets, frame, packet, edges, nodes, leaves)
-        frame_of[U64(2)] = found
+        state[U64(2)] = found
         if status != KNOWN:
             break
         leaf = leaves[found]
         if leaf["ops"] == 0:
-            status = 1
+            status = PLAIN
             break
         if at + U64(leaf["most"]) + U64(_PER_OCTET) * U64(frame["captured"]) > room:
             status = FULL
@@ -180,7 +204,7 @@ def fill(
             at = _piece(out, at, texts, tail["text"], tail["size"])
         ends[i] = at
         i += U64(1)
-    frame_of[U64(0)], frame_of[U64(1)] = i, at
+    state[U64(0)], state[U64(1)] = i, at
     return status
 
 

@@ -4,7 +4,8 @@
 whose other octets, times and lengths are random. Their records must have the same fields; a value that is the same in
 all belongs to the shape; each other one must be what one operation makes of every probe (a number of some bits of the
 frame, an address, the payload ...). With random octets a wrong operation that fits them all does not occur (a single
-bit: 2**-64). Where a field or a value fits no operation, the shape gets no template, and its frames are rendered one by one.
+bit: 2**-64). Where a field or a value fits no operation, the shape has no template; its frames are rendered one by
+one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,9 @@ from traceflow.sinks.templates_shapes import Shapes
 
 __all__ = ["Slot", "learn"]
 
-_TRIED = 192
+_TRIED = 96
 _ENOUGH = 64
+_UDP = 17
 _FIELD_BITS = 32
 """A number is taken for a field of up to so many bits; no header that has a shape has longer ones."""
 
@@ -120,41 +123,42 @@ def learn(
 def _made(
     octets: bytes, frame: np.void, packet: np.void, fixed: Sequence[tuple[int, int, int]], headers: np.void
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
-    """Frames that are likely to have the shape of a frame: its fixed octets, and lengths that agree."""
-    random = np.random.default_rng(1)
+    """Frames that are likely to have the shape of a frame: its fixed octets, and lengths that agree.
+
+    Lengths, sizes and times are of all magnitudes: the logarithm is random.
+    """
+    random = Random(1)
     header, ip = int(headers["header"]), int(headers["ip"])
+    six = int(packet["ip_version"]) == 6
     trails = int(frame["captured"]) > int(packet["payload"]) + int(packet["payload_octets"])
+    most = ip + 65535 + 40 * six - header  # behind the headers
+    pieces = [b""] * _TRIED
     rows = np.zeros(_TRIED, FRAME)
     for name in ("interface", "link", "time_bits"):
         rows[name] = frame[name]
-    longest = 65535 if packet["ip_version"] == 4 else 65535 + 40
-    pieces = []
     start = 0
-    for row in rows:
-        behind = random.integers(0, min(2 ** random.integers(1, 17), ip + longest - header) + 1)
-        end = header + int(behind)
-        captured = (
-            end + int(random.integers(1, 40)) if trails else header + int(random.integers(0, min(behind, 99) + 1))
-        )
+    for at in range(_TRIED):
+        behind = min(random.getrandbits(random.randint(0, 16)), most)
+        end = header + behind
+        captured = end + random.randint(1, 40) if trails else header + random.randint(0, min(behind, 99))
         head = _random_head(random, octets, fixed, header)
-        length = end - ip - (0 if packet["ip_version"] == 4 else 40)
-        at = ip + (2 if packet["ip_version"] == 4 else 4)
-        head[at : at + 2] = max(length, 0).to_bytes(4, "big")[-2:]
-        udp = int(headers["transport"]) + 4
-        if packet["protocol"] == 17 and random.random() < 0.8:
-            head[udp : udp + 2] = (end - udp + 4).to_bytes(4, "big")[-2:]
-        pieces.append(bytes(head) + random.bytes(captured - header))
-        row["start"], row["captured"] = start, captured
-        row["wire"] = max(captured, end) + int(random.integers(0, 2 ** int(random.integers(0, 31))))
-        row["time_ns"] = random.integers(0, 2 ** int(random.integers(1, 63)))
+        _set_short(head, ip + 4 if six else ip + 2, end - ip - 40 * six)
+        if packet["protocol"] == _UDP and random.random() < 0.8:  # a shorter length makes a trailer, as others do
+            _set_short(head, int(headers["transport"]) + 4, end - int(headers["transport"]))
+        pieces[at] = bytes(head) + random.randbytes(captured - header)
+        wire = max(captured, end) + random.getrandbits(random.randint(0, 31))
+        rows[at]["start"], rows[at]["captured"], rows[at]["wire"] = start, captured, wire
+        rows[at]["time_ns"] = random.getrandbits(random.randint(0, 62))
         start += captured
     return np.frombuffer(b"".join(pieces), np.uint8), rows
 
 
-def _random_head(
-    random: np.random.Generator, octets: bytes, fixed: Sequence[tuple[int, int, int]], header: int
-) -> bytearray:
-    head = bytearray(random.bytes(header))
+def _set_short(head: bytearray, at: int, value: int) -> None:
+    head[at : at + 2] = (value & 0xFFFF).to_bytes(2, "big")
+
+
+def _random_head(random: Random, octets: bytes, fixed: Sequence[tuple[int, int, int]], header: int) -> bytearray:
+    head = bytearray(random.randbytes(header))
     for offset, width, mask in fixed:
         place = slice(offset, offset + width)
         kept = int.from_bytes(octets[place], "big") & mask

@@ -10,6 +10,7 @@ knows yet.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -288,10 +289,8 @@ class Shapes:
             return answers[-1]
 
         headers: Headers | None = None
-        try:
+        with contextlib.suppress(_Cut):
             headers = walk(ask, int(frame["link"]), int(packet["link_octets"]), int(packet["ip_version"]))
-        except _Cut:
-            pass
         if len(self._children) + len(asked) + 1 > _EDGES // 2 or self.count >= len(self.leaves):
             return
         at = 0

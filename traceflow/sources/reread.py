@@ -73,12 +73,14 @@ class Rereader:
         octets = np.empty(total, np.uint8)
         order = np.lexsort((rows["offset"], sources))
         run_rows, view = rows[order], octets.data
-        offsets, starts = run_rows["offset"].tolist(), run_rows["start"].tolist()
-        lengths, indexes = run_rows["captured"].tolist(), sources[order].tolist()
-        for first, behind in _runs(run_rows["offset"], captured[order], sources[order]):
-            given, low = self._inputs[indexes[first]], offsets[first]
+        runs = _runs(run_rows["offset"], captured[order], sources[order])
+        firsts = np.array([first for first, _ in runs], np.intp)
+        heads, indexes = run_rows[firsts].tolist(), sources[order[firsts]].tolist()
+        offset_at, start_at, captured_at = map(list(rows.dtype.names or ()).index, ("offset", "start", "captured"))
+        for (first, behind), head, index in zip(runs, heads, indexes, strict=True):
+            given, low = self._inputs[index], head[offset_at]
             if behind == first + 1:
-                self._read_at(given, low, view[starts[first] : starts[first] + lengths[first]])
+                self._read_at(given, low, view[head[start_at] : head[start_at] + head[captured_at]])
                 continue
             run = run_rows[first:behind]
             self._read_at(given, low, self._scratch_of(int((run["offset"] + run["captured"]).max()) - low))
