@@ -97,7 +97,8 @@ class Templates:
                 continue
             captured = self._octets(batch, here)
             if status == UNKNOWN:
-                self._shapes.add(captured, frames[here], packets[here])
+                if self._shapes.add(captured, frames[here], packets[here]):
+                    continue
             elif at[2] and self._learned(int(at[2]), captured, frames[here], packets[here]):
                 continue
             self._put(captured, batch, here, int(marks[here]), at)

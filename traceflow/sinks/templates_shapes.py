@@ -270,13 +270,16 @@ class Shapes:
         self.count = 1
         self._children: dict[tuple[int, int], int] = {}
 
-    def add(self, octets: bytes, frame: np.void, packet: np.void) -> None:
-        """Enter the walk of a frame that `find_leaf` does not know; the tree takes no more than it has room for.
+    def add(self, octets: bytes, frame: np.void, packet: np.void) -> bool:
+        """Enter the walk of a frame that `find_leaf` does not know.
 
         Args:
             octets: Its captured octets.
             frame: Its FRAME row.
             packet: Its PACKET row.
+
+        Returns:
+            Whether `find_leaf` finds its leaf now. False where there is no room, or the walk left what was captured.
         """
         asked: list[tuple[int, int, int]] = []
         answers = [int(root_of(frame, packet))]
@@ -292,18 +295,19 @@ class Shapes:
         with contextlib.suppress(_Cut):
             headers = walk(ask, int(frame["link"]), int(packet["link_octets"]), int(packet["ip_version"]))
         if len(self._children) + len(asked) + 1 > _EDGES // 2 or self.count >= len(self.leaves):
-            return
+            return False
         at = 0
         for question, answer in zip(asked, answers, strict=False):
             at = self._step(at, answer, question)
         if len(answers) == len(asked):
-            return  # the last question is behind what was captured; `find_leaf` gets there and sees it
+            return False  # the last question is behind what was captured; `find_leaf` gets there and sees it
         leaf = 0
         if headers is not None:
             leaf = self.count
             self.count += 1
             self.leaves[leaf] = (0, 0, 0, headers.ip, headers.transport, headers.header)
         self._enter(at, answers[-1], leaf | _IS_LEAF)
+        return True
 
     def questions(self, octets: bytes, packet: np.void, link: int) -> list[tuple[int, int, int]]:
         """What the walk of a frame asks: (offset, width, mask) of octets that its shape fixes."""
