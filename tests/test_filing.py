@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from traceflow.errors import CannotReadError, CannotWriteError, FileExists
-from traceflow.sinks.filing import Errand, Filing
+from traceflow.sinks.filing import AHEAD, Errands, Filing
 
 
 def test_a_file_has_all_pieces(tmp_path: Path) -> None:
@@ -80,15 +82,32 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_goes_wrong_meanwhile_is_raised_by_the_next_call() -> None:
-    errand = Errand()
+def test_errands_are_done_in_order_and_not_too_many_are_open() -> None:
+    """The first waits for the gate; the last that can be sent before it opens is the one of number AHEAD."""
+    errands, gate = Errands(), threading.Event()
     done: list[int] = []
-    errand.send(lambda: done.append(1))
-    errand.send(lambda: done.append(1 // 0))
+    errands.send(gate.wait)  # type: ignore[arg-type] # what it returns is nobody's matter
+    for number in range(1, AHEAD):
+        errands.send(functools.partial(done.append, number))
+    assert done == []
+    gate.set()
+    for number in range(AHEAD, 30):
+        errands.send(functools.partial(done.append, number))
+        assert done[: number - AHEAD] == list(range(1, number - AHEAD + 1))
+    errands.wait()
+    assert done == list(range(1, 30))
+    errands.close()
+
+
+def test_behind_an_errand_that_fails_none_is_done_and_the_sender_is_told() -> None:
+    errands, gate = Errands(), threading.Event()
+    done: list[int] = []
+    errands.send(gate.wait)  # type: ignore[arg-type]
+    errands.send(lambda: done.append(1 // 0))
+    errands.send(lambda: done.append(2))
+    gate.set()
     with pytest.raises(ZeroDivisionError):
-        errand.send(lambda: done.append(2))
-    errand.send(lambda: done.append(3))
-    errand.wait()
-    errand.wait()
-    assert done == [1, 3]
-    errand.close()
+        errands.wait()
+    errands.wait()
+    errands.close()
+    assert done == []

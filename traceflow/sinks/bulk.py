@@ -7,6 +7,7 @@ or there are few frames, rendering one by one is faster than compiling or loadin
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from traceflow.compiled import COMPILED, U64, copy_octets, kernel
 from traceflow.decode import decode_batch
 from traceflow.packets import PACKET, Interface
+from traceflow.sinks.filing import AHEAD
 from traceflow.sinks.pcapfile import pcap_header
 from traceflow.sinks.perflow import PcapKind
 from traceflow.sinks.templates import FIRST, LAST, Templates
@@ -55,7 +57,7 @@ class Bulk(Protocol):
         """The files of a lot.
 
         Returns:
-            Their octets, good until the call after the next; and where each frame ends in them, uint64[m].
+            Their octets, good for AHEAD more calls; and where each frame ends in them, uint64[m].
         """
         ...
 
@@ -83,7 +85,7 @@ class Texts:
     """
 
     def __init__(self, fmt: str, interfaces: Sequence[Interface], *, outer: bool) -> None:
-        self.templates = Templates(fmt, interfaces, outer=outer)
+        self.templates = Templates(fmt, interfaces, outer=outer, lasting=AHEAD)
         self._outer = outer
         self._packets = np.zeros(0, PACKET)
 
@@ -99,13 +101,12 @@ class Pcaps:
     """Pcap files."""
 
     def __init__(self) -> None:
-        self._out, self._other = np.empty(0, np.uint8), np.empty(0, np.uint8)
+        self._outs = deque(np.empty(0, np.uint8) for _ in range(AHEAD + 1))
         self._headers: dict[tuple[int, PcapKind], bytes] = {}
 
     def documents(self, lot: Lot) -> tuple[memoryview, npt.NDArray[np.uint64]]:
         """See Bulk."""
         frames = lot.frames
-        self._out, self._other = self._other, self._out
         begins = np.flatnonzero(lot.marks & FIRST)
         files = zip(lot.links, lot.kinds, strict=True)
         headers = [self._header(link, kind) for link, kind in files]
@@ -115,12 +116,14 @@ class Pcaps:
         nanosecond = np.array([kind.nanosecond for kind in lot.kinds])[which]
         heads = _heads(frames, big, nanosecond)
         size = 24 * len(begins) + 16 * len(frames) + int(frames["captured"].sum(dtype=np.int64))
-        if size > len(self._out):
-            self._out = np.empty(size + size // 4, np.uint8)
+        out = self._outs.popleft()
+        if size > len(out):
+            out = np.empty(size + size // 4, np.uint8)
+        self._outs.append(out)
         ends = np.zeros(len(frames), np.uint64)
         opened = np.frombuffer(b"".join(headers[going_on:]), np.uint8)
-        pack(lot.octets, frames, heads, opened, lot.marks, ends, self._out)
-        return self._out.data[:size], ends
+        pack(lot.octets, frames, heads, opened, lot.marks, ends, out)
+        return out.data[:size], ends
 
     def _header(self, link: int, kind: PcapKind) -> bytes:
         header = self._headers.get((link, kind))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,10 @@ from pathlib import Path
 from traceflow.errors import CannotWriteError, FileExists, TraceflowError
 from traceflow.sinks.folder import TEMPORARY
 
-__all__ = ["Errand", "Filing"]
+__all__ = ["AHEAD", "Errands", "Filing"]
+
+AHEAD = 8
+"""Errands that may be undone when the next is sent: what they need must last so long."""
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -69,34 +73,44 @@ class Filing:
             raise
 
 
-class Errand:
-    """One thing that is done meanwhile, by another thread: files are written while the next are made.
+class Errands:
+    """What is done meanwhile, one thing after the other, by another thread: files are written while the next are made.
 
     Both parts give up the interpreter lock, writing in the system and making in kernels.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "traceflow-filing")
-        self._going: Future[None] | None = None
+        self._going: deque[Future[None]] = deque()
+        self._failed = False
 
     def send(self, work: Callable[[], None]) -> None:
-        """Begin with something when what was sent before is done.
+        """Have something done; of what was sent before, the last `AHEAD` may not be done yet when this returns.
 
         Raises:
-            Exception: Whatever that raised.
+            Exception: What something that was sent before raised; what was sent behind that is not done.
         """
-        self.wait()
-        self._going = self._thread.submit(work)
+        while len(self._going) >= AHEAD:
+            self._going.popleft().result()
+        self._going.append(self._thread.submit(self._do, work))
+
+    def _do(self, work: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            work()
+        except BaseException:
+            self._failed = True
+            raise
 
     def wait(self) -> None:
-        """Until it is done.
+        """Until all is done.
 
         Raises:
-            Exception: Whatever it raised.
+            Exception: As `send`.
         """
-        going, self._going = self._going, None
-        if going is not None:
-            going.result()
+        while self._going:
+            self._going.popleft().result()
 
     def close(self) -> None:
         """Wait, without a word of what went wrong, and end the thread."""

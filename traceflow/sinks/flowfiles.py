@@ -26,7 +26,7 @@ from traceflow.pipeline import Step
 from traceflow.sinks import dictdump
 from traceflow.sinks.bulk import BULK_FROM, Bulk, Lot, Pcaps, Texts, marks_of
 from traceflow.sinks.catalog import Output, entries, outputs
-from traceflow.sinks.filing import Errand, Filing
+from traceflow.sinks.filing import Errands, Filing
 from traceflow.sinks.folder import INDEX_NAME, listed_files, make_folder, refuse_earlier_run, remove_files, write_whole
 from traceflow.sinks.pcapfile import pcap_header, pcap_records
 from traceflow.sinks.perflow import (
@@ -90,7 +90,7 @@ class FlowFiles:
             raise CannotWriteError(f"{self._folder}: cannot write there: {error.strerror or error}") from error
         self._frames: npt.NDArray[np.void] = np.zeros(0, FRAME)
         self._kept = 0
-        self._filing, self._errand = Filing(self._folder, overwrite=overwrite), Errand()
+        self._filing, self._errands = Filing(self._folder, overwrite=overwrite), Errands()
         self._one_kind: PcapKind | Literal[False] | None = None
 
     def take(self, step: Step) -> None:
@@ -157,10 +157,10 @@ class FlowFiles:
                 done += sum(len(output.numbers) for output in group)
                 if on_progress is not None:
                     on_progress(done, flows.account.in_flows)
-            self._errand.wait()
+            self._errands.wait()
         except BaseException as error:  # noqa: BLE001 - raised again once the index is written
             failure = error
-            self._errand.close()  # what was begun counts
+            self._errands.close()  # what was begun counts
             if isinstance(error, OSError):
                 self.close()  # on a full disk the index may need the room that the positions took
         missing = [str(error) or type(error).__name__ for error in (*flows.errors, failure) if error is not None]
@@ -212,7 +212,7 @@ class FlowFiles:
             if len(parts_at) == 1:
                 self._file_lots(group, next(parts), captures, written, bulk)
             else:
-                self._errand.wait()
+                self._errands.wait()
                 self._filing.put(group[0].name, self._long_file(group[0], parts, captures, bulk))
                 written.append(group[0])
             return
@@ -231,7 +231,7 @@ class FlowFiles:
         self, group: list[Output], loaded: _Loaded, captures: Captures, written: list[Output], bulk: Bulk
     ) -> None:
         """Write a group of whole files, lot by lot."""
-        errand = self._errand
+        errands = self._errands
         at = first = 0
         while first < len(group):
             octets, behind = group[first].octets, first + 1
@@ -243,7 +243,7 @@ class FlowFiles:
             part = loaded.part(at, at + sum(counts))
             view, ends = bulk.documents(self._lot(part, marks_of(counts), some, captures))
             stops = ends[np.cumsum(counts) - 1].tolist()
-            errand.send(functools.partial(self._file, some, view, stops, written))
+            errands.send(functools.partial(self._file, some, view, stops, written))
             at, first = at + sum(counts), behind
 
     def _file(self, some: list[Output], view: memoryview, stops: list[int], written: list[Output]) -> None:
@@ -296,7 +296,7 @@ class FlowFiles:
 
     def close(self) -> None:
         """Give the temporary file and the thread back."""
-        self._errand.close()
+        self._errands.close()
         self._frames = np.zeros(0, FRAME)
         with contextlib.suppress(OSError):  # of a full disk that `take` or `write` has reported
             self._rows.close()

@@ -9,7 +9,7 @@ Frames that have no template are rendered one by one, and stand between the othe
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,10 +43,17 @@ class Templates:
         interfaces: Of the source; more may be added while it is read.
         outer: As in `decode_batch`.
         learn_after: Frames of a shape that are rendered one by one before its template is learned.
+        lasting: For how many more calls of `render` a text is good.
     """
 
     def __init__(
-        self, fmt: str, interfaces: Sequence[Interface], *, outer: bool = False, learn_after: int = _LEARN_AFTER
+        self,
+        fmt: str,
+        interfaces: Sequence[Interface],
+        *,
+        outer: bool = False,
+        learn_after: int = _LEARN_AFTER,
+        lasting: int = 0,
     ) -> None:
         self._renderer = FORMATS[fmt][0].renderer
         self._interfaces, self._outer, self._learn_after = interfaces, outer, learn_after
@@ -55,7 +62,8 @@ class Templates:
         self._texts = Texts()
         self._ops = outline(self._renderer, self._texts)
         self._text = self._texts.array()
-        self._out, self._other = np.empty(_BUFFER, np.uint8), np.empty(_BUFFER, np.uint8)
+        self._others = deque(np.empty(_BUFFER, np.uint8) for _ in range(lasting))
+        self._out = np.empty(_BUFFER, np.uint8)
         self.filled = 0
         """Frames that a template wrote."""
 
@@ -77,12 +85,13 @@ class Templates:
             marks: uint8[m]: FIRST of a document, LAST of one.
 
         Returns:
-            The text, which is good until the call after the next; and where each frame ends in it, uint64[m].
+            The text, which is good for `lasting` more calls; and where each frame ends in it, uint64[m].
         """
         batch = octets, frames, packets, numbers.astype(np.uint64, copy=False)
         ends = np.zeros(len(frames), np.uint64)
         at = np.zeros(3, np.uint64)
-        self._out, self._other = self._other, self._out
+        self._others.append(self._out)
+        self._out = self._others.popleft()
         while True:
             tree = (self._shapes.edges, self._shapes.nodes)
             before = int(at[0])
