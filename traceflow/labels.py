@@ -28,6 +28,7 @@ __all__ = [
     "label_text",
     "protocol_name",
     "time_text",
+    "time_texts",
 ]
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -86,6 +87,20 @@ def time_text(time_ns: int, time_bits: int = 0) -> str:
     if int(time_bits) & FINER_THAN_MICROSECONDS:
         return f"{sign}{seconds}.{rest:09d}"
     return f"{sign}{seconds}.{rest // 1000:06d}"
+
+
+def time_texts(times_ns: npt.NDArray[np.int64], time_bits: npt.NDArray[np.uint8]) -> list[str]:
+    """Each time as `time_text` has it.
+
+    Args:
+        times_ns: int64[k].
+        time_bits: uint8[k].
+    """
+    finer = time_bits & FINER_THAN_MICROSECONDS
+    if bool(finer.any()) or bool((times_ns < 0).any()):
+        return [time_text(time, bits) for time, bits in zip(times_ns.tolist(), time_bits.tolist(), strict=True)]
+    seconds, rest = np.divmod(times_ns // 1000, 1_000_000)
+    return [f"{whole}.{part:06d}" for whole, part in zip(seconds.tolist(), rest.tolist(), strict=True)]
 
 
 def label_text(protocol: str, src: str, src_port: int | None, dst: str, dst_port: int | None, time: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.flows import EndCause, FlowSet
-from traceflow.labels import address_texts, label_text, time_text
+from traceflow.labels import address_texts, label_text, time_texts
 from traceflow.protocols import has_ports, protocol_name
 from traceflow.sinks.naming import UniqueNames
 from traceflow.sinks.perflow import Layout, Side, link_label, plugin_values
@@ -153,13 +153,7 @@ def _labels(part: _Part, ends: Sequence[Ends]) -> list[str]:
     orig, resp = rows["orig"], rows["resp"]
     late = (orig["packets"] == 0) | ((resp["packets"] > 0) & (resp["opened_frame"] < orig["opened_frame"]))
     lates = late.tolist()
-    times = {
-        side: [
-            time_text(opened, bits)
-            for opened, bits in zip(half["opened_ns"].tolist(), half["time_bits"].tolist(), strict=True)
-        ]
-        for side, half in (("orig", orig), ("resp", resp))
-    }
+    times = {side: time_texts(half["opened_ns"], half["time_bits"]) for side, half in (("orig", orig), ("resp", resp))}
     labels = []
     for at, side in zip(part.chosen.tolist(), part.sides, strict=True):
         protocol, src, src_port, dst, dst_port = ends[at]
@@ -177,30 +171,38 @@ def entries(flows: FlowSet, written: Sequence[Output]) -> Iterator[bytes]:
         flows: What was traced.
         written: The files.
     """
+    names = ("number", "end_cause", "end_reason", "parent", "segment")
     for first in range(0, len(written), _FLOWS):
         some = written[first : first + _FLOWS]
-        rows = flows.columns[[output.at for output in some]]
-        answers = np.array([output.side == "resp" for output in some]) | (rows["orig"]["packets"] == 0)
-        halves = np.where(answers, rows["resp"], rows["orig"])
-        whole = np.array([output.side is None for output in some])
-        firsts = np.where(whole, rows["first_ns"], halves["first_ns"]).tolist()
-        lasts = np.where(whole, rows["last_ns"], halves["last_ns"]).tolist()
-        names = ("number", "end_cause", "end_reason", "parent", "segment")
+        rows = flows.columns.take([output.at for output in some])  # an index would go field by field
         columns = zip(*(rows[name].tolist() for name in names), strict=True)
-        every = zip(some, firsts, lasts, halves["time_bits"].tolist(), columns, strict=True)
-        for output, first_ns, last_ns, bits, (number, cause, reason, parent, segment) in every:
+        for output, first_time, last_time, values in zip(some, *_first_and_last(rows, some), columns, strict=True):
             protocol, orig, orig_port, resp, resp_port = output.ends
+            number, cause, reason, parent, segment = values
             text = (  # labels, addresses and names of protocols need no escapes
                 f'{{"label": "{output.label}", "file": "{output.name}", "flow": {number}, '
                 f'"direction": {_quoted(output.side)}, "protocol": "{protocol}", '
                 f'"orig": "{orig}", "orig_port": {_or_null(orig_port)}, '
                 f'"resp": "{resp}", "resp_port": {_or_null(resp_port)}, '
-                f'"first": "{time_text(first_ns, bits)}", "last": "{time_text(last_ns, bits)}", '
+                f'"first": "{first_time}", "last": "{last_time}", '
                 f'"end": "{_CAUSES[cause]}", "end_reason": {reason}, "parent": {parent}, "segment": {segment}, '
                 f'"frames": {output.numbers.tolist()}'
             )
             added = plugin_values(flows[output.at]) if flows.plugin_columns else None
             yield (f'{text}, "plugins": {json.dumps(added)}}}' if added else f"{text}}}").encode()
+
+
+def _first_and_last(rows: npt.NDArray[np.void], some: Sequence[Output]) -> tuple[list[str], list[str]]:
+    """Times of the first and the last frame of files; the digits are those of the clock of a direction."""
+    orig, resp = rows["orig"], rows["resp"]
+    whole = np.array([output.side is None for output in some])
+    answers = np.array([output.side == "resp" for output in some]) | (orig["packets"] == 0)
+    bits = np.where(answers, resp["time_bits"], orig["time_bits"])
+
+    def times(name: str) -> list[str]:
+        return time_texts(np.where(whole, rows[name], np.where(answers, resp[name], orig[name])), bits)
+
+    return times("first_ns"), times("last_ns")
 
 
 def _quoted(side: Side) -> str:

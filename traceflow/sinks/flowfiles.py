@@ -137,7 +137,7 @@ class FlowFiles:
         if self._kept:
             try:
                 self._rows.flush()
-                self._frames = np.memmap(self._rows, FRAME, "r", shape=(self._kept,))
+                self._frames = np.asarray(np.memmap(self._rows, FRAME, "r", shape=(self._kept,)))
             except OSError as error:
                 raise self._lost_positions(error) from error
         written: list[Output] = []
@@ -205,8 +205,11 @@ class FlowFiles:
 
     def _write_group(self, group: list[Output], captures: Captures, written: list[Output], bulk: Bulk | None) -> None:
         numbers = np.concatenate([output.numbers for output in group])
-        captured = self._frames["captured"][numbers.astype(np.intp) - 1]
-        parts_at = list(slices(captured, GROUP_FRAMES if bulk is None else _BULK_FRAMES, GROUP_OCTETS))
+        most = GROUP_FRAMES if bulk is None else _BULK_FRAMES
+        parts_at = [(0, len(numbers))]
+        if len(numbers) > most or sum(output.octets for output in group) > GROUP_OCTETS:
+            captured = self._frames["captured"][numbers.astype(np.intp) - 1]
+            parts_at = list(slices(captured, most, GROUP_OCTETS))
         parts = (_Loaded(self._frames, captures, numbers[start:stop], self._outer) for start, stop in parts_at)
         if bulk is not None:
             if len(parts_at) == 1:
@@ -315,7 +318,7 @@ class _Loaded:
 
     def __init__(self, rows: npt.NDArray[np.void], captures: Captures, numbers: npt.NDArray[Any], outer: bool) -> None:
         self.numbers, self._outer = numbers, outer
-        self.octets, self.frames = captures.reread(rows[numbers.astype(np.intp) - 1])
+        self.octets, self.frames = captures.reread(rows.take(numbers.astype(np.intp) - 1))
         self._packets: npt.NDArray[np.void] | None = None
 
     @property

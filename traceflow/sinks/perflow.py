@@ -118,9 +118,6 @@ def slices(captured: npt.NDArray[Any], most_frames: int, most_octets: int) -> It
         most_frames: Of a piece.
         most_octets: Of a piece.
     """
-    if len(captured) <= most_frames and int(captured.sum(dtype=np.uint64)) <= most_octets:
-        yield 0, len(captured)
-        return
     start = octets = 0
     for at, size in enumerate(captured.tolist()):
         if at > start and (at - start >= most_frames or octets + size > most_octets):

@@ -72,10 +72,10 @@ class Rereader:
         rows["start"] = ends - captured
         octets = np.empty(total, np.uint8)
         order = np.lexsort((rows["offset"], sources))
-        run_rows, view = rows[order], octets.data
+        run_rows, view = rows.take(order), octets.data  # an index would go field by field
         runs = _runs(run_rows["offset"], captured[order], sources[order])
         firsts = np.array([first for first, _ in runs], np.intp)
-        heads, indexes = run_rows[firsts].tolist(), sources[order[firsts]].tolist()
+        heads, indexes = run_rows.take(firsts).tolist(), sources[order[firsts]].tolist()
         offset_at, start_at, captured_at = map(list(rows.dtype.names or ()).index, ("offset", "start", "captured"))
         for (first, behind), head, index in zip(runs, heads, indexes, strict=True):
             given, low = self._inputs[index], head[offset_at]
