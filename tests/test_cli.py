@@ -24,7 +24,7 @@ import pytest
 
 import traceflow
 from traceflow.cli import trace as trace_module
-from traceflow.cli.commands import FILE_FORMATS, Input
+from traceflow.cli.commands import FILE_FORMATS, Files, Input
 from traceflow.cli.exits import Exit
 from traceflow.cli.interrupt import InterruptibleCaptures, Interruption
 from traceflow.compiled import COMPILED
@@ -525,7 +525,7 @@ def test_an_interrupted_trace_writes_what_it_has(
 ) -> None:
     pipe: Any = QuietPipe((fixtures_folder / "http.pcap").read_bytes())
     given = Input((pipe,), "default", None, quiet=False)
-    code = trace_module.run(given, str(tmp_path / "out"), "json", None, overwrite=False)
+    code = trace_module.run(given, Files(str(tmp_path / "out"), "json", None, overwrite=False))
     assert code == Exit.INTERRUPTED
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     frames = [frame for entry in index["files"] for frame in entry["frames"]]

@@ -539,6 +539,66 @@ def test_a_full_disk_leaves_the_blocks_before(keep_open: bool, tmp_path: pathlib
     assert strict_json((tmp_path / "f").read_bytes()) == {"a": {"n": 1}, "c": {"n": 2}}
 
 
+@pytest.mark.parametrize("fmt", sorted(OWN))
+@pytest.mark.parametrize("distinct", [False, True])
+def test_many_blocks_at_once_are_the_single_ones_together(fmt: str, distinct: bool, tmp_path: pathlib.Path) -> None:
+    blocks = [(f"Frame {n}", {"n": n, "octets": b"ab"}) for n in range(5)]
+    single, many = OWN[fmt](tmp_path / "single"), OWN[fmt](tmp_path / "many", distinct=distinct, keep_open=True)
+    for name, value in blocks:
+        single(value, name)
+    many.append_all([])
+    many.append_all(blocks[:2])
+    many.append_all(iter(blocks[2:]))
+    many.close()
+    assert (tmp_path / "many").read_bytes() == (tmp_path / "single").read_bytes()
+
+
+def test_many_blocks_that_do_not_fit_are_all_left_out(tmp_path: pathlib.Path) -> None:
+    resource = pytest.importorskip("resource", reason="file size limits stand for a full disk")
+    dumper = JSONDumper(tmp_path / "f")
+    dumper({"n": 1}, "a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(CannotWriteError, match="cannot add"):
+            dumper.append_all((f"b{n}", {"text": "x" * 300}) for n in range(3))  # the first would fit
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert strict_json((tmp_path / "f").read_bytes()) == {"a": {"n": 1}}
+
+
+@pytest.mark.parametrize("keep_open", [False, True])
+def test_a_file_that_is_not_there_any_more_is_not_written(keep_open: bool, tmp_path: pathlib.Path) -> None:
+    """Held open, the write would succeed and be lost; with another file in its place, that one would be written."""
+    path = tmp_path / "f"
+    dumper = JSONDumper(path, keep_open=keep_open)
+    (tmp_path / "theirs").write_text("precious")
+    (tmp_path / "theirs").replace(path)
+    with pytest.raises(CannotWriteError, match="removed"):
+        dumper({"n": 1}, "a")
+    dumper.remove()
+    with pytest.raises(CannotWriteError, match="removed"):
+        dumper.rename(tmp_path / "g")
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("keep_open", [False, True])
+def test_a_file_is_renamed_and_removed(keep_open: bool, tmp_path: pathlib.Path) -> None:
+    dumper = JSONDumper(tmp_path / "f", keep_open=keep_open)
+    dumper({"n": 1}, "a")
+    (tmp_path / "g").write_text("precious")
+    with pytest.raises(FileExists, match="g: the file exists"):
+        dumper.rename(tmp_path / "g")
+    dumper({"n": 2}, "b")
+    dumper.rename(tmp_path / "h")
+    dumper({"n": 3}, "c")
+    assert strict_json((tmp_path / "h").read_bytes()) == {"a": {"n": 1}, "b": {"n": 2}, "c": {"n": 3}}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g", "h"]
+    dumper.rename(tmp_path / "g", overwrite=True)
+    dumper.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_hook_that_raises_leaves_the_file_whole(tmp_path: pathlib.Path) -> None:
     class Raising(JSONDumper):
         def object_hook(self, o: Any) -> Any:

@@ -80,6 +80,7 @@ WHOLE_HOUSE = {
     "cases": "states, histories and the TCP analysis of the cases of the fixtures",
     "profiles": "profiles tranalyzer, peafowl and nfstream, and a full table",
     "zeek": "profile zeek against the connection logs that Zeek's own tests expect",
+    "netns": "live capture through the whole program, between two network namespaces",
     "tshark": "flows and analysis flags held against tshark's",
     "benchmarks": "the makers of synthetic captures, and the judging of other tools",
 }

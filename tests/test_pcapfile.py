@@ -163,6 +163,64 @@ def test_without_wire_the_captured_octets_count(tmp_path: Path) -> None:
     assert (frame.wire_octets, frame.octets, frame.link) == (3, b"abc", 1)
 
 
+@pytest.mark.parametrize("keep_open", [False, True])
+def test_many_frames_are_appended_at_once(tmp_path: Path, keep_open: bool) -> None:
+    path = tmp_path / "x.pcap"
+    records = [pcap_record(*frame, byteorder="big", nanosecond=True) for frame in FRAMES]
+    with PCAPDumper(path, byteorder="big", nanosecond=True, snaplen=65535, keep_open=keep_open) as dumper:
+        dumper.append_records(records[0])
+        dumper.append_records(b"".join(records[1:]))
+    dumper.append_records(b"")  # opens it again
+    assert path.read_bytes() == content("big", True)
+    dumper.close()
+
+
+@pytest.mark.parametrize("keep_open", [False, True])
+@pytest.mark.parametrize("byteorder", ORDERS)
+def test_a_header_is_widened(tmp_path: Path, byteorder: str, keep_open: bool) -> None:
+    """Frames of a clock of microseconds keep their times; the first of nanoseconds has the file written anew."""
+    path = tmp_path / "x.pcap"
+    first, second = 1_700_000_000_123_456_000, 1_700_000_000_123_456_789
+    dumper = PCAPDumper(path, byteorder=byteorder, snaplen=96, keep_open=keep_open)
+    dumper.append({"octets": b"abc", "time_ns": first})
+    dumper.widen(nanosecond=False, snaplen=128)
+    assert path.read_bytes() == pcap_header(1, byteorder=byteorder, nanosecond=False, snaplen=128) + pcap_record(
+        first, 3, b"abc", byteorder=byteorder, nanosecond=False
+    )
+    dumper.widen(nanosecond=True, snaplen=0)
+    dumper.append({"octets": b"de", "time_ns": second})
+    dumper.widen(nanosecond=False, snaplen=0)  # it keeps its nanoseconds
+    dumper.close()
+    assert path.read_bytes() == (
+        pcap_header(1, byteorder=byteorder, nanosecond=True, snaplen=0)
+        + pcap_record(first, 3, b"abc", byteorder=byteorder, nanosecond=True)
+        + pcap_record(second, 2, b"de", byteorder=byteorder, nanosecond=True)
+    )
+    assert [each.name for each in tmp_path.iterdir()] == ["x.pcap"]
+
+
+def test_a_file_that_was_cut_is_not_made_finer(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    dumper = PCAPDumper(path)
+    dumper.append({"octets": b"abc", "time_ns": 0})
+    os.truncate(path, 30)  # 24 octets of the header, and 6 of the 16 of a record's
+    before = path.read_bytes()
+    with pytest.raises(CannotWriteError, match="cut"):
+        dumper.widen(nanosecond=True, snaplen=0)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["x.pcap"]
+
+
+def test_a_file_is_renamed_and_removed(tmp_path: Path) -> None:
+    dumper = PCAPDumper(tmp_path / "x.pcap", keep_open=True)
+    dumper.rename(tmp_path / "y.pcap")
+    assert dumper.filename == str(tmp_path / "y.pcap")
+    dumper.append({"octets": b"abc", "time_ns": 0})
+    assert len(list(oracle.read_frames((tmp_path / "y.pcap").read_bytes()))) == 1
+    dumper.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_existing_file_is_kept_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "x.pcap"
     path.write_text("precious")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traceflow.sinks import dictdump, flowfiles
+from traceflow.sinks import dictdump, perflow
 from traceflow.sinks.naming import UniqueNames
 
 
@@ -38,8 +38,8 @@ def test_no_name_is_given_twice(wanted: list[str], fold: bool) -> None:
 @pytest.mark.parametrize("name", ["json", "plist", "xml", "tree", "txt", "text", "pcap", "cap"])
 def test_every_format_of_pypcapkit_is_there(name: str) -> None:
     # The names are those of PyPCAPKit's TraceFlow: shared/seeds.md, section 1, "formats".
-    assert name in flowfiles.FORMATS
-    assert flowfiles.DEFAULT_BY[name] == ("flow" if name in ("pcap", "cap") else "direction")
+    assert name in perflow.FORMATS
+    assert perflow.DEFAULT_BY[name] == ("flow" if name in ("pcap", "cap") else "direction")
 
 
 def test_extensions_are_those_of_pypcapkit() -> None:

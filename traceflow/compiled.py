@@ -36,6 +36,7 @@ __all__ = [
     "call_hook",
     "compile_hook",
     "copy_octets",
+    "fence",
     "inline_kernel",
     "is_to_be_compiled",
     "kernel",
@@ -301,6 +302,26 @@ def load_word(source: Any, at: Any) -> Any:
     if at + U64(8) > U64(source.shape[0]):
         raise IndexError("a word beyond the end")
     return _bare_load(source, at)
+
+
+def _fence(typing: Any) -> Any:
+    """Typing and code of `fence`: LLVM's `fence seq_cst`."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+def _no_fence() -> None:
+    """`fence` of plain kernels, which the interpreter keeps in order."""
+
+
+fence: Any = intrinsic(_fence) if COMPILED else _no_fence
+"""`fence()`: what stands before it is read and written before what stands behind it, as others see it.
+
+For memory that is shared with the system's kernel, such as the ring of a live capture."""
 
 
 @dataclasses.dataclass(frozen=True)

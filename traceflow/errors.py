@@ -16,6 +16,8 @@ __all__ = [
     "CannotWriteError",
     "FileExists",
     "IncompleteWarning",
+    "LibraryMissingError",
+    "LostFramesError",
     "MalformedCaptureError",
     "NotACaptureError",
     "TraceflowError",
@@ -40,6 +42,10 @@ class CannotReadError(TraceflowError, OSError):
 
 class CannotWriteError(TraceflowError, OSError):
     """The output cannot be written: no permission, a full disk, a path that is a file."""
+
+
+class LibraryMissingError(TraceflowError, ImportError):
+    """A library of the system that this needs is not installed; the message says how to install it."""
 
 
 class FileExists(CannotWriteError, FileExistsError):  # noqa: N818 - the name PyPCAPKit's users know
@@ -87,6 +93,10 @@ class TruncatedCaptureError(CaptureError):
 
 class MalformedCaptureError(CaptureError):
     """A record header holds what cannot be true. All frames before it have been delivered."""
+
+
+class LostFramesError(TraceflowError):
+    """Frames of a live capture were dropped before they could be read: results are without them."""
 
 
 class IncompleteWarning(UserWarning):

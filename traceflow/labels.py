@@ -26,6 +26,7 @@ __all__ = [
     "direction_label",
     "flow_label",
     "label_text",
+    "packet_label",
     "protocol_name",
     "time_text",
     "time_texts",
@@ -124,15 +125,41 @@ def label_text(protocol: str, src: str, src_port: int | None, dst: str, dst_port
 def _ends_label(flow: np.void, side: str, half: np.void) -> str:
     """Label with `side` as the source, and the opening time of `half`."""
     far = "resp" if side == "orig" else "orig"
-    with_ports = has_ports(int(flow["protocol"]))
-    return label_text(
-        protocol_name(int(flow["protocol"])),
-        address_text(address(flow[f"{side}_addr"], flow["ip_version"])),
-        int(flow[f"{side}_port"]) if with_ports else None,
-        address_text(address(flow[f"{far}_addr"], flow["ip_version"])),
-        int(flow[f"{far}_port"]) if with_ports else None,
+    return _label(
+        flow,
+        (flow[f"{side}_addr"], flow[f"{side}_port"]),
+        (flow[f"{far}_addr"], flow[f"{far}_port"]),
         time_text(half["opened_ns"], half["time_bits"]),
     )
+
+
+def _label(row: np.void, source: tuple[Any, Any], target: tuple[Any, Any], time: str) -> str:
+    """Label of a FLOW or PACKET row from one end to the other; an end is an address in halves and a port."""
+    with_ports = has_ports(int(row["protocol"]))
+    return label_text(
+        protocol_name(int(row["protocol"])),
+        address_text(address(source[0], row["ip_version"])),
+        int(source[1]) if with_ports else None,
+        address_text(address(target[0], row["ip_version"])),
+        int(target[1]) if with_ports else None,
+        time,
+    )
+
+
+def packet_label(packet: np.void, time_ns: int, time_bits: int, *, answer: bool = False) -> str:
+    """What the label of a flow, or direction of a flow, is that a packet opens.
+
+    Args:
+        packet: PACKET row.
+        time_ns: When it came, nanoseconds since 1970.
+        time_bits: As in FRAME.
+        answer: The label is that of a flow, and the packet goes from its responder to its originator.
+    """
+    source = (packet["src_hi"], packet["src_lo"]), packet["src_port"]
+    target = (packet["dst_hi"], packet["dst_lo"]), packet["dst_port"]
+    if answer:
+        source, target = target, source
+    return _label(packet, source, target, time_text(time_ns, time_bits))
 
 
 def direction_label(flow: np.void, side: str) -> str:

@@ -30,7 +30,7 @@ from traceflow.packets import FRAGMENT, PACKET, QUOTES, Batch, Verdict
 from traceflow.plugins import Batch as PluginBatch
 from traceflow.plugins import Plugin, PluginSet, load_plugins
 from traceflow.quotes import NO_QUOTES, Quotes
-from traceflow.sources import Captures, open_source
+from traceflow.sources import Source, open_source
 from traceflow.table import FROM_RESPONDER, FROM_UPPER, LATE, MARK, FlowTable
 from traceflow.timeouts import NEVER_NS
 
@@ -216,10 +216,10 @@ class Engine:
 
 
 class Run(Engine):
-    """One pass over some captures.
+    """One pass over some captures, or over what comes on an interface.
 
     Args:
-        captures: The open captures.
+        captures: The open source.
         options: The rules.
         plugins: The plugins.
 
@@ -230,9 +230,11 @@ class Run(Engine):
     _enough_flows = 4096
     """Some hundred calls of NumPy take as long for one flow as for all of these."""
 
-    def __init__(self, captures: Captures, options: Options, plugins: PluginSet | None = None) -> None:
+    def __init__(self, captures: Source, options: Options, plugins: PluginSet | None = None) -> None:
         super().__init__(options, plugins)
         self.captures = captures
+        if captures.live:
+            self._enough_flows = 1
         self._stopped = False
         self._interrupted = False
 

@@ -29,7 +29,7 @@ from traceflow.table import FROM_UPPER, MARK, FlowTable
 from traceflow.timeouts import HEAP, when_due
 from traceflow.tracking import track
 
-__all__ = ["compile_others", "compile_side_by_side"]
+__all__ = ["compile_all", "compile_others", "compile_side_by_side"]
 
 _ONE_FRAME = (
     b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(8) + b"\xff\xff\x00\x00\x01\x00\x00\x00"  # pcap, Ethernet
@@ -49,11 +49,21 @@ def compile_side_by_side() -> None:
     except OSError:
         return
     try:
-        FlowTable(Options()).track(np.zeros(0, FRAME), np.zeros(0, PACKET), 1)
+        _compile_table()
         other.wait()
     finally:
         other.kill()
         other.wait()
+
+
+def _compile_table() -> None:
+    FlowTable(Options()).track(np.zeros(0, FRAME), np.zeros(0, PACKET), 1)
+
+
+def compile_all() -> None:
+    """Compile the kernels of a usual run, or load them, here and now: for those who cannot wait later."""
+    _compile_table()
+    compile_others()
 
 
 def compile_others() -> None:

@@ -10,7 +10,7 @@ import click
 
 from traceflow.errors import suggest
 
-__all__ = ["duration_ns", "one_of"]
+__all__ = ["duration_ns", "one_of", "size_octets"]
 
 _UNITS_NS = {
     "ns": 1,
@@ -22,6 +22,8 @@ _UNITS_NS = {
     "d": 86_400 * 1_000_000_000,
 }
 _DURATION = re.compile(rf"([0-9]{{1,19}})(?:\.([0-9]{{1,9}}))?({'|'.join(_UNITS_NS)})?")
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZE = re.compile(r"([0-9]{1,12})(?:([kmg])(?:i?b)?)?", re.IGNORECASE)
 _LONGEST_NS = 2**62  # Options: a time plus a timeout must fit 64 bits
 
 
@@ -65,3 +67,19 @@ def duration_ns(given: str, *, none: bool) -> int | None:
     if not 0 < value_ns < _LONGEST_NS:
         raise click.BadParameter(f"{given!r} is out of range; allowed: at least 1ns and at most 53375d")
     return value_ns
+
+
+def size_octets(given: str) -> int:
+    """Read a size of memory: octets, or a number with a unit.
+
+    Args:
+        given: What was typed: `64MiB`, `16M`, `1g`; a unit is a power of 1024.
+
+    Raises:
+        click.BadParameter: It is none.
+    """
+    found = _SIZE.fullmatch(given)
+    if found is None:
+        raise click.BadParameter(f"{given!r} is no size; allowed: a number with KiB, MiB, GiB or nothing behind it")
+    number, unit = found.groups()
+    return int(number) * _SIZES[(unit or "").lower()]

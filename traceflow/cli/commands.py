@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 import traceflow
-from traceflow.cli.checks import duration_ns, one_of
+from traceflow.cli.checks import duration_ns, one_of, size_octets
 from traceflow.cli.rules import add_rule_options, take_rules
 from traceflow.errors import suggest
 from traceflow.options import PROFILES
@@ -25,11 +25,12 @@ from traceflow.sinks.rows_fields import (
     FRAME_DEFAULT,
     FRAME_FIELDS,
     FRAME_LISTS,
+    INTERFACE_FIELDS,
     Field,
     choose_fields,
 )
 
-__all__ = ["FILE_FORMATS", "Input", "View", "traceflow_command"]
+__all__ = ["FILE_FORMATS", "Files", "Input", "Live", "View", "traceflow_command"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -41,11 +42,32 @@ FILE_FORMATS = ("json", "plist", "xml", "tree", "txt", "text", "pcap", "cap")
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """How interfaces are captured.
+
+    Attributes:
+        interfaces: Their names.
+        promiscuous: Whether frames for others are wanted too.
+        snaplen: Octets to which frames are cut.
+        buffer_octets: Memory for frames that wait to be read, of each interface.
+        duration_ns: When to stop; None: when somebody says so.
+        backend: How frames are had from the system; None: as is best.
+    """
+
+    interfaces: tuple[str, ...]
+    promiscuous: bool
+    snaplen: int
+    buffer_octets: int
+    duration_ns: int | None
+    backend: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
     """What every command is given.
 
     Attributes:
-        captures: Paths, `-` for standard input.
+        captures: Paths, `-` for standard input; none where interfaces are captured.
         profile: Name of a profile.
         limit: Frames to read at most; None: all.
         outer: The flows of tunnels are those of the outermost packets.
@@ -55,6 +77,7 @@ class Input:
         plugins: Objects of `plugins.Plugin`, in the order in which they run.
         report: Whether the end report is wanted.
         monitor_ns: Interval of packet time at which the run says where it stands; None: never.
+        live: Interfaces to be captured; None: captures are read.
     """
 
     captures: tuple[str, ...]
@@ -67,6 +90,7 @@ class Input:
     plugins: list[Any] = field(default_factory=list)
     report: bool = False
     monitor_ns: int | None = None
+    live: Live | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +110,27 @@ class View:
     alarms_only: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """How per-flow files are written.
+
+    Attributes:
+        folder: Where.
+        format: Their format.
+        by: `direction`, `flow`, or None for the default of the format.
+        overwrite: Replace files of an earlier run.
+        alarms_only: Only flows on which a plugin raised the alarm.
+        max_open: Files open at once where they are written as frames come; None: the default.
+    """
+
+    folder: str
+    format: str
+    by: str | None
+    overwrite: bool
+    alarms_only: bool = False
+    max_open: int | None = None
+
+
 def _captures(_context: Any, _parameter: Any, given: tuple[str, ...]) -> tuple[str, ...]:
     if given.count("-") > 1:
         raise click.BadParameter("standard input (-) can be read once; name it once")
@@ -101,7 +146,7 @@ def _common(command: _Command) -> _Command:
     """Add the argument and the options that all commands have."""
     for decorate in reversed(
         (
-            click.argument("captures", metavar="CAPTURE...", nargs=-1, required=True, callback=_captures),
+            click.argument("captures", metavar="CAPTURE...", nargs=-1, callback=_captures),
             click.option(
                 "--profile",
                 default="default",
@@ -148,12 +193,78 @@ def _common(command: _Command) -> _Command:
     return command
 
 
+_LIVE_OPTIONS = (
+    click.option(
+        "-i", "interfaces", metavar="IFACE", multiple=True, help="Capture an interface; several are possible."
+    ),
+    click.option(
+        "-p", "promiscuous", is_flag=True, flag_value=False, default=True, help="Only frames for this machine."
+    ),
+    click.option(
+        "--snaplen", metavar="N", type=click.IntRange(1, 262_144), help="With -i: octets to which frames are cut."
+    ),
+    click.option(
+        "--duration",
+        metavar="TIME",
+        callback=lambda _context, _parameter, given: None if given is None else duration_ns(given, none=False),
+        help="With -i: stop after that time: 10s.",
+    ),
+    click.option(
+        "--buffer",
+        metavar="SIZE",
+        callback=lambda _context, _parameter, given: None if given is None else size_octets(given),
+        help="With -i: memory for frames that wait to be read, of each interface: 64MiB.",
+    ),
+    click.option(
+        "--backend",
+        metavar="ring|libpcap",
+        callback=one_of("backend", ("ring", "libpcap")),
+        help="With -i: how frames are had from the system.",
+    ),
+)
+
+
+def _or_live(command: _Command) -> _Command:
+    """Add the options of commands that can capture interfaces."""
+    for decorate in reversed(_LIVE_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+def _take_live(typed: dict[str, Any], captures: tuple[str, ...]) -> Live | None:
+    """Take what says how interfaces are captured out of what was typed.
+
+    Raises:
+        click.UsageError: Neither captures nor interfaces, or both; or an option that needs an interface.
+    """
+    interfaces = typed.pop("interfaces", ())
+    names = ("snaplen", "duration", "buffer", "backend")
+    given = {name: typed.pop(name, None) for name in names}
+    promiscuous = typed.pop("promiscuous", True)
+    if not interfaces:
+        if not captures:
+            raise click.UsageError("Missing argument 'CAPTURE...'.")
+        alone = [f"--{name}" for name in names if given[name] is not None] + ["-p"] * (not promiscuous)
+        if alone:
+            raise click.UsageError(f"{alone[0]} is for interfaces; name one with -i")
+        return None
+    if captures:
+        raise click.UsageError(f"-i captures interfaces; leave it out, or the captures ({', '.join(captures)})")
+    if len(set(interfaces)) < len(interfaces):
+        raise click.UsageError("an interface was given twice; name it once")
+    return Live(
+        interfaces, promiscuous, given["snaplen"] or 262_144, given["buffer"] or 64 << 20, given["duration"],
+        given["backend"],
+    )  # fmt: skip
+
+
 def _input(**typed: Any) -> Input:
     """What every command is given, of what was typed."""
     rules = take_rules(typed)
     names = typed.pop("plugins")
+    live = _take_live(typed, typed["captures"])
     plugins = _load("plugins").load(names) if names else []
-    return Input(rules=rules, plugins=plugins, **typed)
+    return Input(rules=rules, plugins=plugins, live=live, **typed)
 
 
 def _fields_of(
@@ -242,17 +353,36 @@ def traceflow_command() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
 @click.option("--alarms-only", is_flag=True, help="Only flows on which a plugin raised the alarm.")
+@click.option(
+    "--max-open-files",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With -i: files that are open at once, at most. Default: 64.",
+)
+@_or_live
 @_common
 def trace_command(
-    folder: str, file_format: str, by: str | None, overwrite: bool, alarms_only: bool, quiet: bool, **common: Any
+    folder: str,
+    file_format: str,
+    by: str | None,
+    overwrite: bool,
+    alarms_only: bool,
+    max_open_files: int | None,
+    **common: Any,
 ) -> int:
-    """Write one file for each flow, or direction of a flow, and DIR/index.json with the frames of each."""
-    given = _input(quiet=quiet, **common)
+    """Write one file for each flow, or direction of a flow, and DIR/index.json with the frames of each.
+
+    Of an interface (-i) the files are written as frames come; the index comes last.
+    """
+    given = _input(**common)
+    if max_open_files is not None and given.live is None:
+        raise click.UsageError("--max-open-files is for interfaces; name one with -i")
     if not folder:
         raise click.UsageError("-o needs the name of a folder")
     if alarms_only and not given.plugins:
         raise click.UsageError("only plugins raise alarms; name one with --plugin, or leave out --alarms-only")
-    code: int = _load("trace").run(given, folder, file_format, by, overwrite, alarms_only=alarms_only)
+    files = Files(folder, file_format, by, overwrite, alarms_only, max_open_files)
+    code: int = _load("trace").run(given, files)
     return code
 
 
@@ -266,9 +396,10 @@ def trace_command(
 @click.option(
     "--stream/--no-stream",
     default=None,
-    help="Write each row as its flow ends, in that order, without frame lists. Profile tranalyzer does.",
+    help="Write each row as its flow ends, in that order, without frame lists. Profile tranalyzer and -i do.",
 )
 @click.option("--alarms-only", is_flag=True, help="Only flows on which a plugin raised the alarm.")
+@_or_live
 @_common
 def flows_command(
     shape: str | None, fields: str | None, summary: bool, stream: bool | None, alarms_only: bool, **common: Any
@@ -285,7 +416,7 @@ def flows_command(
         raise click.UsageError("only plugins raise alarms; name one with --plugin, or leave out --alarms-only")
     added = _load("plugins").flow_fields(given.plugins) if given.plugins else {}
     chosen = _fields_of(fields, FLOW_FIELDS, FLOW_DEFAULT, added)
-    stream = given.profile in _STREAMING_PROFILES if stream is None else stream
+    stream = given.profile in _STREAMING_PROFILES or given.live is not None if stream is None else stream
     lists = [field.name for field in chosen if field.name in FRAME_LISTS]
     if stream and lists:
         raise click.UsageError(
@@ -302,6 +433,7 @@ def flows_command(
 )
 @_view(FRAME_FIELDS)
 @click.option("--flow", "flow", metavar="N", type=click.IntRange(min=1), help="Only the frames of flow N.")
+@_or_live
 @_common
 def frames_command(shape: str | None, fields: str | None, flow: int | None, **common: Any) -> int:
     """List the frames as they are read, each with its flow, or the reason why it has none."""
@@ -309,9 +441,22 @@ def frames_command(shape: str | None, fields: str | None, flow: int | None, **co
     names = list(FRAME_DEFAULT)
     if len(given.captures) > 1:
         names[1:1] = ["file", "frame_in_file"]
+    if given.live is not None and len(given.live.interfaces) > 1:
+        names[1:1] = ["interface"]
     added = _load("plugins").frame_fields(given.plugins) if given.plugins else {}
     view = View(shape, _fields_of(fields, FRAME_FIELDS, names, added))
     code: int = _load("frames").run(given, view, flow)
+    return code
+
+
+@traceflow_command.command(
+    "interfaces", short_help="List the network interfaces.", epilog="Example: traceflow interfaces -T csv"
+)
+@_view(INTERFACE_FIELDS)
+def interfaces_command(shape: str | None, fields: str | None) -> int:
+    """List the network interfaces of this system, and whether `-i` may capture them."""
+    chosen = _fields_of(fields, INTERFACE_FIELDS, tuple(INTERFACE_FIELDS), {})
+    code: int = _load("interfaces").run(View(shape, chosen))
     return code
 
 

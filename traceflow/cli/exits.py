@@ -6,7 +6,7 @@ import enum
 
 from traceflow.errors import CannotWriteError
 
-__all__ = ["Exit", "IncompleteOutputError", "PipeClosedError"]
+__all__ = ["Exit", "IncompleteOutputError", "PipeClosedError", "Terminated"]
 
 
 class Exit(enum.IntEnum):
@@ -22,6 +22,8 @@ class Exit(enum.IntEnum):
     """Results are there, but an input was missing, cut or broken, or an output failed midway."""
     INTERRUPTED = 130
     """Ctrl-C (128 + SIGINT): what was traced until then was written."""
+    TERMINATED = 143
+    """SIGTERM (128 + its number): likewise."""
     PIPE_CLOSED = 141
     """The reader of the output went away (128 + SIGPIPE), as `| head` does."""
 
@@ -32,3 +34,7 @@ class IncompleteOutputError(CannotWriteError):
 
 class PipeClosedError(Exception):
     """The reader of the output went away. Not a BrokenPipeError, which click would turn into exit code 1."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, as Ctrl-C would have."""

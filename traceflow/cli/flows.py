@@ -73,7 +73,7 @@ def _write(writer: RowWriter, columns: list[list[Any]]) -> None:
 
 def _stream(given: Input, view: View) -> int:
     """List the flows as they end: nothing is kept of those that were written."""
-    writer = row_writer(view)
+    writer = row_writer(view, at_once=given.live is not None)
     # A bar would be drawn between the rows, unless they are held back or go elsewhere.
     with Session(given, progress=isinstance(writer, TerminalTable) or not is_terminal()) as session:
         for step in session.steps():
@@ -105,7 +105,10 @@ def run_summary(given: Input, shape: str | None) -> int:
         session.progress.close()
         if not session.failed:
             account, complete = session.account(), not session.captures.errors
-            _print_totals(_totals(account, sums, complete=complete and not account.interrupted), shape)
+            totals = _totals(account, sums, complete=complete and not account.interrupted)
+            if session.kernel_drops is not None:
+                totals["kernel_drops"] = session.kernel_drops
+            _print_totals(totals, shape)
         return session.finish(account=False)
 
 

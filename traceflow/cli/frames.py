@@ -22,7 +22,7 @@ def run(given: Input, view: View, flow: int | None) -> int:
     Returns:
         The exit code.
     """
-    writer = row_writer(view)
+    writer = row_writer(view, at_once=given.live is not None)
     # A bar would be drawn between the rows, unless they are held back or go elsewhere.
     bar = isinstance(writer, TerminalTable) or not is_terminal()
     with Session(given, progress=bar, shots=bool(given.plugins)) as session:

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends reading and lets everything that was traced be written, the second ends the run at once.
+"""Ctrl-C and SIGTERM: the first ends reading and lets everything that was traced be written, the second ends the run.
 
 A read of a quiet pipe would wait for its next octets before it noticed anything, so it is broken off; everywhere else
 the first Ctrl-C only leaves a mark, because an exception between two steps of the engine would lose a batch.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from traceflow.cli.exits import Exit, Terminated
 from traceflow.packets import Batch
 from traceflow.sources import Captures
 
@@ -18,41 +19,47 @@ __all__ = ["InterruptibleCaptures", "Interruption"]
 
 
 class Interruption:
-    """Takes SIGINT over while it is entered.
+    """Takes SIGINT and SIGTERM over while it is entered.
 
     Attributes:
-        asked: Ctrl-C was pressed.
-        reading: Set while an input is read; Ctrl-C then raises KeyboardInterrupt.
-        stop: Called at the first Ctrl-C.
+        asked: One of them came.
+        exit_code: What the run then comes to.
+        reading: Set while an input is read; they then raise KeyboardInterrupt.
+        stop: Called when the first comes.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self.exit_code = Exit.INTERRUPTED
         self.reading = False
         self.stop: Callable[[], None] | None = None
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
-    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        breaks_off = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if self.asked:
-            raise KeyboardInterrupt
+            raise breaks_off
         self.asked = True
+        if number == signal.SIGTERM:
+            self.exit_code = Exit.TERMINATED
         if self.stop is not None:
             self.stop()
         if self.reading:
-            raise KeyboardInterrupt
+            raise breaks_off
 
     def __enter__(self) -> Self:
         # A shell that starts a job in the background has it ignore SIGINT: that stays so.
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._before = signal.signal(signal.SIGINT, self._handle)
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(number) is usual:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before.clear()
 
 
 class InterruptibleCaptures(Captures):

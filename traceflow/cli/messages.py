@@ -30,11 +30,12 @@ def _counts(pairs: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{name} {count}" for name, count in pairs)
 
 
-def account_lines(account: Account) -> list[str]:
+def account_lines(account: Account, kernel_drops: int | None = None) -> list[str]:
     """What became of every frame, zeros too.
 
     Args:
         account: Of the run.
+        kernel_drops: Frames of a live capture that were lost before they could be read; None: it was none.
     """
     without = sum(account.verdicts.values())
     lines = [
@@ -46,6 +47,8 @@ def account_lines(account: Account) -> list[str]:
     ]
     if account.duplicates is not None:
         lines[-1] += f", exact duplicates {account.duplicates}"
+    if kernel_drops is not None:
+        lines.append(f"kernel drops {kernel_drops}")
     if account.interrupted:
         lines.append("interrupted: frames behind these were not read")
     return lines

@@ -10,10 +10,10 @@ from typing import Any
 from traceflow.cli.commands import View
 from traceflow.cli.exits import IncompleteOutputError, PipeClosedError
 from traceflow.errors import CannotWriteError
-from traceflow.sinks.rows import FORMATS, RowWriter, table_cells
+from traceflow.sinks.rows import FORMATS, RowWriter, TableRows, table_cells
 from traceflow.sinks.rows_fields import Field, Kind
 
-__all__ = ["StandardOutput", "TerminalTable", "is_terminal", "row_writer"]
+__all__ = ["RunningTable", "StandardOutput", "TerminalTable", "is_terminal", "row_writer"]
 
 _LINES_AROUND = 9
 """Lines of a terminal that the head, the note, the account and the prompt take."""
@@ -25,15 +25,16 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def row_writer(view: View) -> RowWriter:
+def row_writer(view: View, *, at_once: bool = False) -> RowWriter:
     """The writer of a view to standard output.
 
     Args:
         view: How rows are shown.
+        at_once: Rows come when they happen, and are shown then.
     """
     name = view.format or ("table" if is_terminal() else "csv")
     if name == "table" and is_terminal():
-        return TerminalTable(view.fields)
+        return RunningTable(view.fields) if at_once else TerminalTable(view.fields)
     return FORMATS[name](StandardOutput(), view.fields)
 
 
@@ -113,3 +114,44 @@ class TerminalTable:
             if used > self._console.width + _GAP and at:
                 return at
         return len(self._fields)
+
+
+_RUNNING_WIDTHS = {Kind.INTEGER: 7, Kind.DECIMAL: 13, Kind.WORD: 15, Kind.TEXT: 20}
+"""What the cells of a column take, where the rows are not known yet; a wider one moves its row, and those after it."""
+_TIME_WIDTH = 20  # seconds since 1970, a dot and nine digits
+_TIMES = ("first", "last", "time")
+
+
+class RunningTable(TableRows):
+    """A table whose rows are printed as they come, with as many of the first columns as fit the terminal.
+
+    Args:
+        fields: The columns.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._console = importlib.import_module("rich.console").Console(highlight=False)
+        widths = [
+            max(len(field.name), _TIME_WIDTH if field.name in _TIMES else _RUNNING_WIDTHS[field.kind])
+            for field in fields
+        ]
+        shown, used = 0, 0
+        for width in widths:
+            used += width + _GAP
+            if used > self._console.width + _GAP and shown:
+                break
+            shown += 1
+        super().__init__(StandardOutput(), fields[:shown])
+        self._widths = widths[:shown]
+        self._left_out = ", ".join(field.name for field in fields[shown:])
+
+    def write(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Print rows."""
+        super().write(columns[: len(self._widths)])
+
+    def close(self) -> None:
+        """Say what was left out."""
+        super().close()
+        if self._left_out:
+            text = importlib.import_module("rich.text").Text
+            self._console.print(text(f"no room for {self._left_out} (-T csv shows all)", style="dim"))

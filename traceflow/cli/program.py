@@ -17,7 +17,7 @@ from typing import NoReturn
 import click
 
 from traceflow.cli.commands import traceflow_command
-from traceflow.cli.exits import Exit, IncompleteOutputError, PipeClosedError
+from traceflow.cli.exits import Exit, IncompleteOutputError, PipeClosedError, Terminated
 from traceflow.cli.messages import say
 from traceflow.errors import TraceflowError, UsageError
 
@@ -42,6 +42,9 @@ def run(arguments: Sequence[str], prog_name: str = "traceflow") -> int:
         with contextlib.suppress(OSError):  # a full disk behind standard error does not change what went wrong
             error.show()
         return error.exit_code
+    except Terminated:
+        say("terminated")
+        return Exit.TERMINATED
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
         return Exit.INTERRUPTED

@@ -1,8 +1,9 @@
-"""What the commands share around the engine: captures, Ctrl-C, progress, errors, the account, the exit code."""
+"""What the commands share around the engine: the source, Ctrl-C, progress, errors, the account, the exit code."""
 
 from __future__ import annotations
 
 import gc
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +20,14 @@ from traceflow.flows import Account
 from traceflow.options import options_for
 from traceflow.pipeline import Run, Step, plugin_set
 from traceflow.sinks.rows_fields import FLOW_FIELDS
+from traceflow.sources import Source
 from traceflow.warmup import compile_side_by_side
 
 __all__ = ["Session"]
 
 
 class Session:
-    """One pass over the captures of a command. A context manager.
+    """One pass over the captures or interfaces of a command. A context manager.
 
     Args:
         given: The input.
@@ -34,9 +36,9 @@ class Session:
         shots: Whether columns of plugins are wanted for each packet.
 
     Attributes:
-        captures: The open captures.
+        captures: The open captures, or interfaces.
         run: The pass.
-        interruption: Ctrl-C.
+        interruption: Ctrl-C and SIGTERM.
         progress: The progress bar.
     """
 
@@ -48,23 +50,35 @@ class Session:
         compile_side_by_side()
         self._quiet = given.quiet
         self._cut_short = False
-        self.progress = Progress(progress and not given.quiet)
+        self.progress = Progress(progress and not given.quiet and given.live is None)
         self.interruption = Interruption()
-        self.captures = InterruptibleCaptures(
-            *given.captures, limit=given.limit, keep=spool_folder is not None, spool_folder=spool_folder
-        )
-        self.captures.interruption = self.interruption
+        self._live = None if given.live is None else importlib.import_module("traceflow.cli.capturing")
+        self.captures = self._source(given, spool_folder)
         self.run = Run(self.captures, options, plugin_set(given.plugins, taken=FLOW_FIELDS, shots=shots))
         self._report = Report() if given.report else None
         if given.monitor_ns is not None:
             watch(self.run, given.monitor_ns)
-        self.interruption.stop = self.run.stop
+        if self._live is None:
+            self.interruption.stop = self.run.stop
+
+    def _source(self, given: Input, spool_folder: Path | None) -> Source:
+        """Where the frames come from."""
+        if self._live is not None:
+            capture: Source = self._live.open_capture(given, self.interruption)
+            return capture
+        captures = InterruptibleCaptures(
+            *given.captures, limit=given.limit, keep=spool_folder is not None, spool_folder=spool_folder
+        )
+        captures.interruption = self.interruption
+        return captures
 
     def steps(self) -> Iterator[Step]:
         """The steps of the run."""
         if not gc.isenabled():  # `main` switched it off
             gc.freeze()  # what the imports made is never looked at again
             gc.enable()
+        if self._live is not None:
+            self._live.begin(self.captures, quiet=self._quiet)
         for step in self.run.steps():
             self.progress.show("reading", self.captures.octets_read, self.captures.octets_total)
             if self._report is not None:
@@ -74,17 +88,23 @@ class Session:
 
     @property
     def failed(self) -> bool:
-        """Whether no capture at all could be read."""
+        """Whether no capture or interface at all could be read."""
         return bool(self.captures.errors) and not self.captures.opened
 
     def account(self) -> Account:
         """What became of every frame."""
         account = self.run.account()
-        account.interrupted = account.interrupted or self._cut_short
+        # What comes on an interface has no end that could be missed.
+        account.interrupted = account.interrupted or (self._cut_short and not self.captures.live)
         return account
 
+    @property
+    def kernel_drops(self) -> int | None:
+        """Frames that the system dropped before they could be read; None where files are read."""
+        return None if self._live is None else self._live.drops(self.captures)
+
     def asked_while_writing(self) -> bool:
-        """Whether Ctrl-C was pressed after the reading: then the rest is not to be written."""
+        """Whether Ctrl-C was pressed (or SIGTERM came) after the reading: then the rest is not to be written."""
         return self.interruption.asked and not self._cut_short
 
     def finish(self, *, account: bool = True) -> int:
@@ -98,7 +118,7 @@ class Session:
         """
         self.progress.close()
         if account and not self._quiet and not self.failed:
-            for line in account_lines(self.account()):
+            for line in account_lines(self.account(), self.kernel_drops):
                 note(line)
         if self._report is not None and not self.failed:
             for line in self._report.lines(self.run):
@@ -109,8 +129,9 @@ class Session:
         for error in self.captures.errors:
             say(f"failed: {error}" if self.failed else f"incomplete: {error}")
         if self.interruption.asked:
-            say("interrupted" if self._cut_short else "interrupted: not everything was written")
-            return Exit.INTERRUPTED
+            word = "interrupted" if self.interruption.exit_code == Exit.INTERRUPTED else "terminated"
+            say(word if self._cut_short else f"{word}: not everything was written")
+            return self.interruption.exit_code
         if self.failed:
             return Exit.FAILED
         return Exit.INCOMPLETE if self.captures.errors or failures else Exit.OK

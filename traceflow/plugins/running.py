@@ -272,7 +272,7 @@ class PluginSet:
             records: uint64[k, 2, plan.record_words], of the lower and of the upper end.
 
         Returns:
-            Masked arrays [k], by name.
+            Masked arrays [k], by name, in the order in which they were declared.
         """
         self._find_failed()
         count = len(rows)
@@ -289,7 +289,7 @@ class PluginSet:
             for name, column in member.names.items():
                 if name not in gathered:
                     gathered[name] = empty_column(column, count)
-        return gathered
+        return {name: gathered[name] for name in self.columns}
 
     def _end_of(
         self,

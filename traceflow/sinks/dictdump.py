@@ -21,7 +21,8 @@ from traceflow.sinks.dictdump_json import JSONRenderer
 from traceflow.sinks.dictdump_plist import PLISTRenderer
 from traceflow.sinks.dictdump_render import Hook, Renderer
 from traceflow.sinks.dictdump_tree import TreeRenderer
-from traceflow.sinks.growing import GrowingFile, write_at
+from traceflow.sinks.folder import write_at
+from traceflow.sinks.growing import GrowingFile
 from traceflow.sinks.naming import UniqueNames
 
 with warnings.catch_warnings():  # its import warns of the age of VueJS, a dumper of its own that nobody asked for
@@ -104,18 +105,13 @@ class _Document:
         """Create the file; dictdumper's constructor calls this."""
         path = Path(self._file)
         try:
-            self._growing = GrowingFile(path, overwrite=self._overwrite, keep_open=self._keep_open)
+            empty = self._blocks.head + self._blocks.tail
+            self._growing = GrowingFile(path, empty, overwrite=self._overwrite, keep_open=self._keep_open)
         except FileExistsError as error:
             raise FileExists(f"{path}: the file exists; choose another name or ask to overwrite it") from error
         except OSError as error:
             raise CannotWriteError(f"{path}: cannot create the file: {error.strerror or error}") from error
-        self._sptr = 0
-        try:
-            self._put(self._blocks.head)
-        except CannotWriteError:
-            with contextlib.suppress(OSError):
-                path.unlink()  # it was made here: no document, and in the way of the next attempt
-            raise
+        self._sptr = len(self._blocks.head)
 
     def append(self, value: Mapping[Any, Any], name: str | None = None) -> Self:
         """Add a block. The file is a complete document before and after, with or without the block.
@@ -152,6 +148,24 @@ class _Document:
     def __call__(self, value: Mapping[Any, Any], name: str | None = None) -> Self:
         """The same as `append`, dictdumper's way to add a block."""
         return self.append(value, name)
+
+    def rename(self, path: Path, overwrite: bool = False) -> None:
+        """Give the file another name; it is closed.
+
+        Args:
+            path: The name.
+            overwrite: Replace what has the name.
+
+        Raises:
+            FileExists: The name is taken.
+            CannotWriteError: The file is gone, or cannot be renamed.
+        """
+        self._growing.rename(path, overwrite=overwrite)
+        self._file = str(path)
+
+    def remove(self) -> None:
+        """Remove the file, unless it is gone."""
+        self._growing.remove()
 
     def close(self) -> None:
         """Give the open file back, if there is one; a later `append` opens it again."""

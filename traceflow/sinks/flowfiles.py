@@ -32,6 +32,7 @@ from traceflow.sinks.pcapfile import pcap_header, pcap_records
 from traceflow.sinks.perflow import (
     GROUP_FRAMES,
     GROUP_OCTETS,
+    INTERRUPTED,
     PcapKind,
     frame_blocks,
     index_pieces,
@@ -165,7 +166,7 @@ class FlowFiles:
                 self.close()  # on a full disk the index may need the room that the positions took
         missing = [str(error) or type(error).__name__ for error in (*flows.errors, failure) if error is not None]
         if stopped_early or flows.account.interrupted:
-            missing.append("interrupted by the user")
+            missing.append(INTERRUPTED)
         try:
             pieces = index_pieces(flows.account, flows.interfaces, missing, entries(flows, written))
             write_whole(self._folder / INDEX_NAME, pieces, overwrite=self._overwrite)

@@ -7,6 +7,7 @@ crash) never sees half of one. Names come from labels, which hold no separators;
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -25,6 +26,7 @@ __all__ = [
     "make_folder",
     "refuse_earlier_run",
     "remove_files",
+    "write_at",
     "write_whole",
 ]
 
@@ -71,20 +73,71 @@ def refuse_earlier_run(folder: Path, extension: str) -> None:
             raise FileExists(f"{folder / name}: exists from an earlier run; choose another folder, or ask to overwrite")
 
 
-def create_file(path: Path, *, overwrite: bool) -> io.FileIO:
-    """Make a new file that grows. A link in its place is replaced, never followed.
+def create_file(path: Path, head: bytes, *, overwrite: bool) -> io.FileIO:
+    """Make a new file that grows, and that has its first octets as soon as it has its name.
+
+    A link in its place is replaced, never followed. A crash leaves a file with a temporary name at worst.
 
     Args:
         path: Its name.
+        head: The octets.
         overwrite: Replace a file, or a link, that has the name.
 
     Raises:
         FileExistsError: The name is taken, and `overwrite` is off, or by what is no file.
-        OSError: It cannot be made.
+        OSError: It cannot be made; nothing is left.
     """
-    if overwrite and (path.is_symlink() or path.is_file()):
-        path.unlink()
-    return io.FileIO(path, "x")
+    replaces = overwrite and (path.is_symlink() or path.is_file())
+    if not replaces and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    temporary = _temporary(path)
+    stream = io.FileIO(temporary, "x")
+    try:
+        write_at(stream, 0, head)
+        if replaces or not _linked(temporary, path):
+            temporary.replace(path)
+    except BaseException:
+        stream.close()
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    return stream
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give a file another name, which must be free also by now. False where the file system has no links.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: Something else is wrong.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        return False
+    temporary.unlink()
+    return True
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside another for what is not whole yet."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.part")
+
+
+def write_at(stream: io.FileIO, position: int, octets: bytes | bytearray) -> None:
+    """Write at a position with as few calls as the system allows: one, but for a full disk or a signal.
+
+    Raises:
+        OSError: They do not all fit; some may have been written.
+    """
+    stream.seek(position)
+    rest = memoryview(octets)
+    while rest:
+        rest = rest[stream.write(rest) :]
 
 
 def grow_file(path: str | os.PathLike[str]) -> io.FileIO:
@@ -138,7 +191,7 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool) -> None
     """
     if not overwrite and path.exists():
         raise FileExists(f"{path}: exists already; choose another folder, or ask to overwrite")
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.part")
+    temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
             file.writelines(pieces)

@@ -6,27 +6,17 @@ It is held open between writes, or not, as its owner likes; what stands in it is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from io import FileIO
 from pathlib import Path
 from typing import Self
 
+from traceflow.errors import CannotWriteError, FileExists
 from traceflow.sinks.folder import create_file, grow_file
 
-__all__ = ["GrowingFile", "write_at"]
-
-
-def write_at(stream: FileIO, position: int, octets: bytes | bytearray) -> None:
-    """Write at a position with as few calls as the system allows: one, but for a full disk or a signal.
-
-    Raises:
-        OSError: They do not all fit; some may have been written.
-    """
-    stream.seek(position)
-    rest = memoryview(octets)
-    while rest:
-        rest = rest[stream.write(rest) :]
+__all__ = ["GrowingFile"]
 
 
 class GrowingFile:
@@ -34,6 +24,7 @@ class GrowingFile:
 
     Args:
         path: Its name.
+        head: Its first octets, which it has as soon as it has its name.
         overwrite: Replace a file, or a link, that has the name.
         keep_open: Hold it open between writes until `close`; else it is opened for each.
 
@@ -44,10 +35,11 @@ class GrowingFile:
 
     __slots__ = ("_identity", "_keep_open", "_path", "_stream")
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool, keep_open: bool) -> None:
+    def __init__(self, path: str | os.PathLike[str], head: bytes, *, overwrite: bool, keep_open: bool) -> None:
         self._path, self._keep_open = path, keep_open
-        self._stream: FileIO | None = create_file(Path(path), overwrite=overwrite)
+        self._stream: FileIO | None = create_file(Path(path), head, overwrite=overwrite)
         self._identify(self._stream)
+        self.rest()
 
     @classmethod
     def known(cls, path: str | os.PathLike[str], *, keep_open: bool) -> Self:
@@ -81,6 +73,34 @@ class GrowingFile:
             self.close()
             raise FileNotFoundError(errno.ENOENT, "the file was removed while it was written")
         return self._stream
+
+    def rename(self, path: Path, *, overwrite: bool) -> None:
+        """Give it another name, which must be free.
+
+        Args:
+            path: The name.
+            overwrite: Replace what has the name.
+
+        Raises:
+            FileExists: The name is taken.
+            CannotWriteError: The file is gone, or cannot be renamed.
+        """
+        if not overwrite and os.path.lexists(path):
+            raise FileExists(f"{path}: the file exists; choose another name or ask to overwrite it")
+        try:
+            self.stream()
+            self.close()
+            Path(self._path).replace(path)
+        except OSError as error:
+            raise CannotWriteError(f"{self._path}: cannot rename it to {path}: {error.strerror or error}") from error
+        self._path = path
+
+    def remove(self) -> None:
+        """Remove it, unless it is gone; another one that has its name stays."""
+        with contextlib.suppress(OSError):
+            self.stream()
+            self.close()
+            Path(self._path).unlink()
 
     def rest(self) -> None:
         """Say that a write is over."""

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.errors import CannotWriteError, FileExists
-from traceflow.sinks.folder import write_whole
-from traceflow.sinks.growing import GrowingFile, write_at
+from traceflow.sinks.folder import write_at, write_whole
+from traceflow.sinks.growing import GrowingFile
 
 __all__ = ["MAX_SNAPLEN", "PCAPDumper", "pcap_header", "pcap_record", "pcap_records"]
 
@@ -122,19 +122,11 @@ class PCAPDumper:
         self._link, self._byteorder, self._nanosecond = protocol, byteorder, nanosecond
         self._keep_open = keep_open
         header = pcap_header(protocol, byteorder=byteorder, nanosecond=nanosecond, snaplen=snaplen)
-        made = False
         try:
-            self._growing = GrowingFile(self._path, overwrite=overwrite, keep_open=keep_open)
-            made = True
-            write_at(self._growing.stream(), 0, header)
-            self._growing.rest()
+            self._growing = GrowingFile(self._path, header, overwrite=overwrite, keep_open=keep_open)
         except FileExistsError:
             raise FileExists(f"{self._path} exists already; choose another folder or overwrite=True") from None
         except OSError as error:
-            if made:
-                self.close()
-                with contextlib.suppress(OSError):
-                    self._path.unlink()  # less than a header: no capture, and in the way of the next attempt
             raise CannotWriteError(f"cannot create {self._path}: {error.strerror or error}") from error
 
     def append(self, value: Mapping[str, Any], name: str | None = None) -> Self:
@@ -203,6 +195,8 @@ class PCAPDumper:
                 write_at(stream, 0, header)
                 self._growing.rest()
                 return
+            self.close()
+            stream = self._growing.stream()  # opened again: what makes a file cannot read it
             stream.seek(len(header))
             write_whole(self._path, self._finer(header, stream), overwrite=True)
             self.close()
@@ -221,6 +215,8 @@ class PCAPDumper:
         reader = BufferedReader(stream)
         try:
             while head := reader.read(layout.size):
+                if len(head) < layout.size:
+                    raise OSError("the file was cut while it was written")
                 seconds, microseconds, captured, wire = layout.unpack(head)
                 yield layout.pack(seconds, 1000 * microseconds, captured, wire) + reader.read(captured)
         finally:
@@ -234,6 +230,24 @@ class PCAPDumper:
     def filename(self) -> str:
         """Path of the file."""
         return str(self._path)
+
+    def rename(self, path: Path, overwrite: bool = False) -> None:
+        """Give the file another name; it is closed.
+
+        Args:
+            path: The name.
+            overwrite: Replace what has the name.
+
+        Raises:
+            FileExists: The name is taken.
+            CannotWriteError: The file is gone, or cannot be renamed.
+        """
+        self._growing.rename(path, overwrite=overwrite)
+        self._path = path
+
+    def remove(self) -> None:
+        """Remove the file, unless it is gone."""
+        self._growing.remove()
 
     def close(self) -> None:
         """Give the open file back, if there is one; a later `append` opens it again."""

@@ -27,9 +27,11 @@ from traceflow.sinks.records import frame_record
 
 __all__ = [
     "DEFAULT_BY",
+    "ENTRY_SEPARATOR",
     "FORMATS",
     "GROUP_FRAMES",
     "GROUP_OCTETS",
+    "INTERRUPTED",
     "Layout",
     "PcapKind",
     "Side",
@@ -55,6 +57,12 @@ GROUP_FRAMES = 4096
 """Frames that are read again at once."""
 GROUP_OCTETS = 32 << 20
 """Captured octets in memory at once, as long as one frame has not more."""
+
+ENTRY_SEPARATOR = b",\n\t\t"
+"""What stands between two entries of the index."""
+
+INTERRUPTED = "interrupted by the user"
+"""What the index says where a run was stopped."""
 
 Side = str | None
 """`orig`, `resp`, or None for both."""
@@ -206,10 +214,10 @@ def index_pieces(
         "incomplete": missing,
     }
     yield json.dumps(head, indent="\t")[:-2].encode() + b',\n\t"files": ['
-    separator = b"\n\t\t"
+    separator = ENTRY_SEPARATOR[1:]
     for entry in entries:
         yield separator + entry
-        separator = b",\n\t\t"
+        separator = ENTRY_SEPARATOR
     yield b"\n\t]\n}\n"
 
 

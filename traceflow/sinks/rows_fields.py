@@ -18,6 +18,7 @@ __all__ = [
     "FRAME_DEFAULT",
     "FRAME_FIELDS",
     "FRAME_LISTS",
+    "INTERFACE_FIELDS",
     "Field",
     "Kind",
     "choose_fields",
@@ -116,7 +117,18 @@ FRAME_DEFAULT = (
     "frame", "time", "flow", "direction", "verdict", "protocol_name", "src", "src_port", "dst", "dst_port",
     "flags", "wire_octets", "payload_octets",
 )  # fmt: skip
-"""With more than one capture, `file` and `frame_in_file` follow `frame`."""
+"""With more than one capture, `file` and `frame_in_file` follow `frame`; with more than one interface, `interface`."""
+
+INTERFACE_FIELDS = _fields(
+    (Kind.TEXT, "interface"),
+    (Kind.INTEGER, "index"),
+    (Kind.WORD, "state"),
+    (Kind.INTEGER, "link"),
+    (Kind.WORD, "link_name"),
+    (Kind.INTEGER, "mtu"),
+    (Kind.WORD, "addresses capture"),
+)
+"""The fields of `traceflow interfaces`, by name."""
 
 
 def kind_of(type_name: str) -> Kind:

@@ -68,7 +68,10 @@ class Captures:
         frames_read: Frames delivered so far, over all captures.
         opened: Captures whose file header was good.
         octets_total: Octets of all inputs, for a progress bar; None where one is a pipe.
+        live: False.
     """
+
+    live = False
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class Captures:
         self._spool = Spool(spool_folder)
         self._inputs = [Input(path, index, self._spool if keep else None) for index, path in enumerate(paths)]
         sizes = [given.octets_total for given in self._inputs]
-        self.octets_total = None if None in sizes else sum(size for size in sizes if size is not None)
+        self.octets_total: int | None = None if None in sizes else sum(size for size in sizes if size is not None)
         self._read_octets = read_octets
         self._window = Window(read_octets)
         self._rows = np.empty(min(batch_frames, _ROWS_MAX), FRAME)
