@@ -2,12 +2,16 @@
 
     python benchmarks/captures.py small --frames 2000000 -o small.pcap
     python benchmarks/captures.py flows --connections 20000 -o flows.pcap
+    python benchmarks/captures.py mix --frames 2000000 -o mix.pcap
 
 `small`: frames of 54 captured octets (Ethernet, IPv4, TCP), the most packets per second that a file can hold. About
 30 frames a connection: handshake, data both ways with their ACKs, FIN from both sides. The snaplen is 54: data segments
 say on the wire and in IP how long they were, and their payload (zeros, as the checksums have it) was not captured.
 
 `flows`: connections of seven frames (handshake, request with the ACK, response, FIN, FIN, ACK) with payload in text.
+
+`mix`: connections as in `small`, with payload: text on ports 25, 80 and 8080, random octets (as if encrypted) on
+others; most data of servers are full segments of 1460 octets.
 
 Connections start evenly over the time of the capture and last about 1.5 s, so that thousands are live at once and
 their frames interleave. Sequence and acknowledgment numbers, lengths and checksums are right; first sequence numbers
@@ -18,13 +22,13 @@ reads a capture or knows traceflow. Making one takes about 250 octets of memory 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["write_flows", "write_small"]
+__all__ = ["write_flows", "write_mix", "write_small"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -33,6 +37,9 @@ FRAMES_PER_CONNECTION = 2_000_000 / 66_453
 SHORTEST = 8
 """Frames of the shortest connection of `small`: three to open, one of data, four to close."""
 HEADER_OCTETS = 54
+ENCRYPTED_PORTS = (22, 443)
+FULL_SEGMENTS = 0.7
+"""Share of data segments of servers in `mix` that are full."""
 START_S = 1_700_000_000
 STARTS_PER_SECOND = 3_300
 """Connections that open in a second: `small` then runs at about 100 000 frames/s."""
@@ -79,7 +86,7 @@ FILE_HEADER = np.dtype([("magic", "<u4"), ("major", "<u2"), ("minor", "<u2"), ("
 LIMITS = np.dtype([("snaplen", "<u4"), ("link", "<u4")])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Script:
     """Who sends what, connection after connection, before it is mixed by time. All arrays have a row a frame.
 
@@ -278,16 +285,56 @@ def write_flows(path: Path, *, connections: int = 20_000, seed: int = 1) -> int:
     if connections < 1:
         raise ValueError(f"at least 1 connection is needed; {connections} were asked for")
     random = np.random.default_rng(seed)
-    rows = _headers(_flows_script(connections, random), seed)
+    return _write_payload(path, _headers(_flows_script(connections, random), seed), random, ())
+
+
+def write_mix(path: Path, *, frames: int = 2_000_000, seed: int = 1) -> int:
+    """Write the capture `mix`.
+
+    Args:
+        path: The file to write, about 480 octets a frame.
+        frames: How many frames; at least 8.
+        seed: Chooses lengths, payload, gaps and numbers.
+
+    Returns:
+        The number of connections.
+
+    Raises:
+        ValueError: Fewer than 8 frames.
+    """
+    if frames < SHORTEST:
+        raise ValueError(f"a connection has at least {SHORTEST} frames; {frames} were asked for")
+    random = np.random.default_rng(seed)
+    script = _small_script(frames, random)
+    full = (script.server == 1) & (random.random(len(script.payload)) < FULL_SEGMENTS)
+    payload: Ints = np.where(script.payload == 0, 0, np.where(full, 1460, script.payload + script.payload % 2))
+    rows = _headers(dataclasses.replace(script, payload=payload), seed)
+    _write_payload(path, rows, random, ENCRYPTED_PORTS)
+    return int(script.connection[-1]) + 1
+
+
+def _write_payload(
+    path: Path, rows: npt.NDArray[np.void], random: np.random.Generator, encrypted: tuple[int, ...]
+) -> int:
+    """Write rows in time order, each with payload of an even length; returns the number of frames.
+
+    Args:
+        path: The file to write.
+        rows: Headers, with checksums as for a payload of zeros.
+        random: Chooses the payload: letters.
+        encrypted: Ports whose payload is any octets instead.
+    """
     rows = rows[_in_time_order(rows)]
     payload = rows["wire"].astype(np.int64) - HEADER_OCTETS
     lengths = RECORD.itemsize + payload
     starts = np.cumsum(lengths) - lengths
-    # everything is text at first; its sums go into the checksums; then the headers take their places
-    octets = random.integers(ord("a"), ord("z") + 1, int(lengths.sum()), dtype=np.uint8)
+    # everything is payload at first; its sums go into the checksums; then the headers take their places
+    octets = random.integers(0, 256, int(lengths.sum()), dtype=np.uint8)
+    letters = ~np.repeat(np.isin(rows["src_port"], encrypted) | np.isin(rows["dst_port"], encrypted), lengths)
+    octets[letters] = octets[letters] % 26 + ord("a")
     sums = np.concatenate(([0], np.cumsum(octets.view(">u2"), dtype=np.int64)))
-    text = sums[(starts + lengths) // 2] - sums[(starts + RECORD.itemsize) // 2]
-    rows["tcp_checksum"] = _folded((~rows["tcp_checksum"].astype(np.int64) & 0xFFFF) + text)
+    added = sums[(starts + lengths) // 2] - sums[(starts + RECORD.itemsize) // 2]
+    rows["tcp_checksum"] = _folded((~rows["tcp_checksum"].astype(np.int64) & 0xFFFF) + added)
     rows["captured"] = rows["wire"]
     octets[starts[:, None] + np.arange(RECORD.itemsize)] = rows.view(np.uint8).reshape(len(rows), -1)
     with path.open("wb") as out:
@@ -304,13 +351,16 @@ def main(arguments: list[str] | None = None) -> None:
     small.add_argument("--frames", type=int, default=2_000_000)
     flows = kinds.add_parser("flows", help="connections of seven frames with payload")
     flows.add_argument("--connections", type=int, default=20_000)
-    for kind in (small, flows):
+    mix = kinds.add_parser("mix", help="connections of all lengths with payload")
+    mix.add_argument("--frames", type=int, default=2_000_000)
+    for kind in (small, flows, mix):
         kind.add_argument("--seed", type=int, default=1)
         kind.add_argument("-o", "--output", type=Path, required=True)
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.kind == "small":
-            connections = write_small(chosen.output, frames=chosen.frames, seed=chosen.seed)
+        if chosen.kind != "flows":
+            write = write_small if chosen.kind == "small" else write_mix
+            connections = write(chosen.output, frames=chosen.frames, seed=chosen.seed)
             print(f"{chosen.output}: {chosen.frames} frames, {connections} connections")
         else:
             frames = write_flows(chosen.output, connections=chosen.connections, seed=chosen.seed)

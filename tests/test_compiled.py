@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 import traceflow
-from traceflow.compiled import COMPILED, U64, inline_kernel, kernel, outline_kernel
+from traceflow.compiled import (
+    COMPILED,
+    U64,
+    inline_kernel,
+    kernel,
+    load_word,
+    outline_kernel,
+    put_octets,
+    store_word,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "fixtures"
@@ -51,6 +60,39 @@ def _room() -> Any:
 def _half(numbers: Any) -> Any:
     """Divide by a number that may be zero, as NumPy does."""
     return numbers[U64(0)] / numbers[U64(1)]
+
+
+@kernel
+def _move(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
+    put_octets(target, at, source, start, count)
+
+
+@kernel
+def _add_to_word(octets: Any, at: Any, more: Any) -> None:
+    store_word(octets, at, load_word(octets, at) + more)
+
+
+def test_copies_stay_within_both_arrays() -> None:
+    source, target = np.arange(8, dtype=np.uint8), np.zeros(6, np.uint8)
+    _move(target, U64(1), source, U64(3), U64(5))
+    assert target.tolist() == [0, 3, 4, 5, 6, 7]
+    _move(target, U64(6), source, U64(8), U64(0))
+    assert target.tolist() == [0, 3, 4, 5, 6, 7]
+    wrapping = 2**64 - 2
+    for at, start, count in ((2, 0, 5), (0, 4, 5), (7, 0, 0), (0, 9, 0), (wrapping, 0, 4), (0, wrapping, 4)):
+        with pytest.raises(IndexError):
+            _move(target, U64(at), source, U64(start), U64(count))
+
+
+def test_words_have_their_lowest_octet_first_anywhere() -> None:
+    """0x0100 + 0x02ff is 0x03ff: octets ff 03, at an odd place; beyond the end nothing is touched."""
+    octets = np.array([9, 0, 1, 0, 0, 0, 0, 0, 0, 9], np.uint8)
+    _add_to_word(octets, U64(1), U64(0x02FF))
+    assert octets.tolist() == [9, 0xFF, 3, 0, 0, 0, 0, 0, 0, 9]
+    with pytest.raises(IndexError):
+        _add_to_word(octets, U64(3), U64(1))
+    with pytest.raises(IndexError):
+        _add_to_word(octets, U64(2**64 - 4), U64(1))
 
 
 def test_the_pieces_work_together_and_wrap_without_a_word() -> None:

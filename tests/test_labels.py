@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from traceflow import trace
 from traceflow.flows import FLOW
-from traceflow.labels import address, address_texts, direction_label, flow_label, label_text, time_text
+from traceflow.labels import address, address_texts, direction_label, flow_label, label_text, time_text, time_texts
 from traceflow.packets import FINER_THAN_MICROSECONDS
 
 V4, V6 = (0, 0xFFFF_0A00_0001), (0x2001_0DB8_0000_0000, 1)
@@ -57,6 +57,12 @@ def test_address_texts(values: list[tuple[int, int, int]]) -> None:
 def test_time_text(time_ns: int, bits: int, text: str) -> None:
     assert time_text(time_ns, bits) == text
     assert time_text(np.int64(time_ns), np.uint8(bits)) == text  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(st.integers(-(2**62), 2**62) | st.integers(0, 10**10), st.sampled_from([0, 0, 1, 2]))))
+def test_time_texts_are_those_of_each(times: list[tuple[int, int]]) -> None:
+    columns = np.array([time for time, _ in times], np.int64), np.array([bits for _, bits in times], np.uint8)
+    assert time_texts(*columns) == [time_text(*time) for time in times]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -40,8 +41,11 @@ __all__ = [
     "inline_kernel",
     "is_to_be_compiled",
     "kernel",
+    "load_word",
     "outline_kernel",
     "prefetch",
+    "put_octets",
+    "store_word",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -59,7 +63,7 @@ def _sources_digest() -> str:
     """Digest of all sources that can hold kernels."""
     digest = hashlib.blake2b(digest_size=16)
     house = Path(__file__).parent
-    rooms = ("*.py", "decode/*.py", "sources/*.py", "plugins/*.py", "filters/*.py", "grabbing/*.py")
+    rooms = ("*.py", *(f"{room}/*.py" for room in ("decode", "filters", "grabbing", "plugins", "sinks", "sources")))
     for path in sorted(path for room in rooms for path in house.glob(room)):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
@@ -244,6 +248,87 @@ copy_octets: Any = intrinsic(_copy_octets) if COMPILED else _copy_plain
 copied, where one of them does not hold them all.
 
 A loop over octets with its two checks takes one cycle an octet, 1500 for a full frame; this takes a tenth of it."""
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Where an octet of a uint8 array is."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.inttoptr(builder.add(builder.ptrtoint(data, ir.IntType(64)), index), ir.IntType(8).as_pointer())
+
+
+def _in_order(builder: Any, word: Any) -> Any:
+    """A word whose lowest octet is the first in memory."""
+    return word if sys.byteorder == "little" else builder.bswap(word)
+
+
+def _store(typing: Any, target: Any, at: Any, word: Any) -> Any:
+    """Typing and code of storing eight octets at once, wherever they lie."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _address(context, builder, signature.args[0], *arguments[:2])
+        place = builder.bitcast(place, ir.IntType(64).as_pointer())
+        builder.store(_in_order(builder, arguments[2]), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(target, at, word), code
+
+
+def _store_plain(target: Any, at: Any, word: Any) -> None:
+    target[int(at) : int(at) + 8] = np.frombuffer(int(word).to_bytes(8, "little"), np.uint8)
+
+
+def _load(typing: Any, source: Any, at: Any) -> Any:
+    """Typing and code of loading eight octets at once, wherever they lie."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _address(context, builder, signature.args[0], *arguments)
+        place = builder.bitcast(place, ir.IntType(64).as_pointer())
+        return _in_order(builder, builder.load(place, align=1))
+
+    return types.uint64(source, at), code
+
+
+def _load_plain(source: Any, at: Any) -> Any:
+    return U64(int.from_bytes(source[int(at) : int(at) + 8].tobytes(), "little"))
+
+
+_bare_store: Any = intrinsic(_store) if COMPILED else _store_plain
+_bare_load: Any = intrinsic(_load) if COMPILED else _load_plain
+
+
+@inline_kernel
+def put_octets(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
+    """As `copy_octets`, where it is a fault that they do not fit.
+
+    Raises:
+        IndexError: Not all of it lies within both arrays.
+    """
+    if not copy_octets(target, at, source, start, count):
+        raise IndexError("a copy beyond the end")
+
+
+@inline_kernel
+def store_word(target: Any, at: Any, word: Any) -> None:
+    """Store the eight octets of a uint64 at target[at:], the lowest first.
+
+    Raises:
+        IndexError: They do not lie within the array.
+    """
+    if U64(target.shape[0]) < U64(8) or at > U64(target.shape[0]) - U64(8):
+        raise IndexError("a word beyond the end")
+    _bare_store(target, at, word)
+
+
+@inline_kernel
+def load_word(source: Any, at: Any) -> Any:
+    """Eight octets at source[at:] as a uint64, the first as the lowest.
+
+    Raises:
+        IndexError: They do not lie within the array.
+    """
+    if U64(source.shape[0]) < U64(8) or at > U64(source.shape[0]) - U64(8):
+        raise IndexError("a word beyond the end")
+    return _bare_load(source, at)
 
 
 def _fence(typing: Any) -> Any:

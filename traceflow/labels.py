@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = [
     "packet_label",
     "protocol_name",
     "time_text",
+    "time_texts",
 ]
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -65,7 +67,11 @@ def address_texts(halves: npt.NDArray[np.uint64], ip_versions: npt.NDArray[np.ui
     for high, low, version in zip(halves[:, 0].tolist(), halves[:, 1].tolist(), ip_versions.tolist(), strict=True):
         text = seen.get((high, low, version))
         if text is None:
-            text = seen[high, low, version] = address_text(address((high, low), version))
+            if version == 4:  # as below, in a fifth of the time
+                text = socket.inet_ntoa((low & 0xFFFFFFFF).to_bytes(4, "big"))
+            else:
+                text = address_text(address((high, low), version))
+            seen[high, low, version] = text
         texts.append(text)
     return texts
 
@@ -82,6 +88,20 @@ def time_text(time_ns: int, time_bits: int = 0) -> str:
     if int(time_bits) & FINER_THAN_MICROSECONDS:
         return f"{sign}{seconds}.{rest:09d}"
     return f"{sign}{seconds}.{rest // 1000:06d}"
+
+
+def time_texts(times_ns: npt.NDArray[np.int64], time_bits: npt.NDArray[np.uint8]) -> list[str]:
+    """Each time as `time_text` has it.
+
+    Args:
+        times_ns: int64[k].
+        time_bits: uint8[k].
+    """
+    finer = time_bits & FINER_THAN_MICROSECONDS
+    if bool(finer.any()) or bool((times_ns < 0).any()):
+        return [time_text(time, bits) for time, bits in zip(times_ns.tolist(), time_bits.tolist(), strict=True)]
+    seconds, rest = np.divmod(times_ns // 1000, 1_000_000)
+    return [f"{whole}.{part:06d}" for whole, part in zip(seconds.tolist(), rest.tolist(), strict=True)]
 
 
 def label_text(protocol: str, src: str, src_port: int | None, dst: str, dst_port: int | None, time: str) -> str:

@@ -8,36 +8,35 @@ holds one group of frames. `index.json` comes last and lists every file.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from traceflow.decode import decode_batch
 from traceflow.errors import CannotWriteError, FileExists
-from traceflow.flows import Flow, FlowSet
-from traceflow.packets import FRAME, PACKET
+from traceflow.flows import FlowSet
+from traceflow.packets import FINER_THAN_MICROSECONDS, FRAME, PACKET
 from traceflow.pipeline import Step
 from traceflow.sinks import dictdump
+from traceflow.sinks.bulk import BULK_FROM, Bulk, Lot, Pcaps, Texts, marks_of
+from traceflow.sinks.catalog import Output, entries, outputs
+from traceflow.sinks.filing import Errands, Filing
 from traceflow.sinks.folder import INDEX_NAME, listed_files, make_folder, refuse_earlier_run, remove_files, write_whole
-from traceflow.sinks.naming import UniqueNames
 from traceflow.sinks.pcapfile import pcap_header, pcap_records
 from traceflow.sinks.perflow import (
     GROUP_FRAMES,
     GROUP_OCTETS,
     INTERRUPTED,
-    Side,
+    PcapKind,
     frame_blocks,
-    index_entry,
     index_pieces,
-    labels_of,
     layout_of,
-    link_label,
     pcap_kind,
     slices,
 )
@@ -46,16 +45,11 @@ from traceflow.sources import Captures
 __all__ = ["FlowFiles"]
 
 
-@dataclasses.dataclass(slots=True)
-class _Output:
-    """A file to write: its name, its flow, and its frames in ascending order."""
-
-    name: str
-    label: str
-    flow: Flow
-    side: Side
-    numbers: npt.NDArray[Any]
-    link: int
+_BULK_FRAMES = 1 << 16
+"""Frames that are read again at once in bulk. Frames of a flow lie scattered over seconds of the capture, all of which
+is read for each group: with 4096 frames, the capture is read 20 times in all."""
+_LOT_OCTETS = 1 << 19
+"""Captured octets that are made files of at once: small enough for the caches."""
 
 
 class FlowFiles:
@@ -67,6 +61,7 @@ class FlowFiles:
         by: `direction` - a file for each direction of a flow; `flow` - both in one; None: DEFAULT_BY of the format.
         overwrite: Replace the files of an earlier run: those that its index lists are removed in the end.
         outer: Records show the outermost packet of a tunnel: the `outer` of the Options of the run.
+        bulk_from: Frames in flows from which on files are made in bulk; None: BULK_FROM.
 
     Raises:
         UsageError: An unknown format, or `by`.
@@ -82,8 +77,10 @@ class FlowFiles:
         by: str | None = None,
         overwrite: bool = False,
         outer: bool = False,
+        bulk_from: int | None = None,
     ) -> None:
         self._layout, self._outer = layout_of(format, by), outer
+        self._bulk_from = BULK_FROM if bulk_from is None else bulk_from
         self._folder, self._overwrite = Path(folder), overwrite
         make_folder(self._folder)
         if not overwrite:
@@ -94,6 +91,8 @@ class FlowFiles:
             raise CannotWriteError(f"{self._folder}: cannot write there: {error.strerror or error}") from error
         self._frames: npt.NDArray[np.void] = np.zeros(0, FRAME)
         self._kept = 0
+        self._filing, self._errands = Filing(self._folder, overwrite=overwrite), Errands()
+        self._one_kind: PcapKind | Literal[False] | None = None
 
     def take(self, step: Step) -> None:
         """Keep where the frames of a step stand.
@@ -139,34 +138,37 @@ class FlowFiles:
         if self._kept:
             try:
                 self._rows.flush()
-                self._frames = np.memmap(self._rows, FRAME, "r", shape=(self._kept,))
+                self._frames = np.asarray(np.memmap(self._rows, FRAME, "r", shape=(self._kept,)))
             except OSError as error:
                 raise self._lost_positions(error) from error
-        written: list[_Output] = []
+        written: list[Output] = []
         self._refuse_own_input(captures)
         earlier = listed_files(self._folder) if self._overwrite else set()
         failure: BaseException | None = None
         stopped_early = False
         try:
             done = 0
-            for group in self._groups(self._outputs(flows, alarms_only)):
+            bulk = self._bulk(captures) if flows.account.in_flows >= self._bulk_from else None
+            every = outputs(flows, self._layout, self._frames, alarms_only=alarms_only)
+            for group in self._groups(every, GROUP_FRAMES if bulk is None else _BULK_FRAMES):
                 if stopped is not None and stopped():
                     stopped_early = True
                     break
-                self._write_group(group, captures, written)
+                self._write_group(group, captures, written, bulk)
                 done += sum(len(output.numbers) for output in group)
                 if on_progress is not None:
                     on_progress(done, flows.account.in_flows)
+            self._errands.wait()
         except BaseException as error:  # noqa: BLE001 - raised again once the index is written
             failure = error
+            self._errands.close()  # what was begun counts
             if isinstance(error, OSError):
                 self.close()  # on a full disk the index may need the room that the positions took
         missing = [str(error) or type(error).__name__ for error in (*flows.errors, failure) if error is not None]
         if stopped_early or flows.account.interrupted:
             missing.append(INTERRUPTED)
         try:
-            entries = (index_entry(o.flow, o.name, o.label, o.side, o.numbers.tolist()) for o in written)
-            pieces = index_pieces(flows.account, flows.interfaces, missing, entries)
+            pieces = index_pieces(flows.account, flows.interfaces, missing, entries(flows, written))
             write_whole(self._folder / INDEX_NAME, pieces, overwrite=self._overwrite)
         except OSError as error:
             failure = failure or error
@@ -181,76 +183,124 @@ class FlowFiles:
             if path.parent.resolve() == self._folder.resolve():
                 raise FileExists(f"{path}: lies in the output folder and could be overwritten; choose another folder")
 
-    def _outputs(self, flows: FlowSet, alarms_only: bool) -> Iterator[_Output]:
-        """The files in opening order, with names that are unique in the folder."""
-        names = UniqueNames(fold=True)
-        for flow in flows:
-            if alarms_only and not flow.alarm:
-                continue
-            for side, label in labels_of(flow, self._layout.by):
-                frames = flow.frames if side is None else flow.frames_from(side)
-                yield from self._by_link(names, label, flow, side, frames)
+    def _bulk(self, captures: Captures) -> Bulk:
+        """What makes files in bulk."""
+        if self._layout.pcap:
+            return Pcaps()
+        return Texts(self._layout.format, captures.interfaces, outer=self._outer)
 
-    def _by_link(
-        self, names: UniqueNames, label: str, flow: Flow, side: Side, numbers: npt.NDArray[Any]
-    ) -> Iterator[_Output]:
-        """One output, or in pcap, whose files have one link type, one for each link type of the frames."""
-        links = self._frames["link"][numbers.astype(np.intp) - 1] if self._layout.pcap else np.zeros(1, np.uint16)
-        found = list(dict.fromkeys(links.tolist()))
-        if len(found) == 1:
-            yield _Output(names.unique(label) + self._layout.extension, label, flow, side, numbers, found[0])
-            return
-        for link in found:
-            name = names.unique(link_label(label, link)) + self._layout.extension
-            yield _Output(name, label, flow, side, numbers[links == link], link)
-
-    def _groups(self, outputs: Iterator[_Output]) -> Iterator[list[_Output]]:
+    @staticmethod
+    def _groups(every: Iterator[Output], most_frames: int) -> Iterator[list[Output]]:
         """Outputs whose frames fit into memory together; a larger one alone."""
-        group: list[_Output] = []
+        group: list[Output] = []
         frames = octets = 0
-        for output in outputs:
-            size = int(self._frames["captured"][output.numbers.astype(np.intp) - 1].sum(dtype=np.uint64))
-            if group and (frames + len(output.numbers) > GROUP_FRAMES or octets + size > GROUP_OCTETS):
+        for output in every:
+            if group and (frames + len(output.numbers) > most_frames or octets + output.octets > GROUP_OCTETS):
                 yield group
                 group, frames, octets = [], 0, 0
             group.append(output)
             frames += len(output.numbers)
-            octets += size
+            octets += output.octets
         if group:
             yield group
 
-    def _write_group(self, group: list[_Output], captures: Captures, written: list[_Output]) -> None:
+    def _write_group(self, group: list[Output], captures: Captures, written: list[Output], bulk: Bulk | None) -> None:
         numbers = np.concatenate([output.numbers for output in group])
-        captured = self._frames["captured"][numbers.astype(np.intp) - 1]
-        parts_at = list(slices(captured, GROUP_FRAMES, GROUP_OCTETS))
-        loaded = _Loaded(self._frames, captures, numbers, self._outer) if len(parts_at) == 1 else None
+        most = GROUP_FRAMES if bulk is None else _BULK_FRAMES
+        parts_at = [(0, len(numbers))]
+        if len(numbers) > most or sum(output.octets for output in group) > GROUP_OCTETS:
+            captured = self._frames["captured"][numbers.astype(np.intp) - 1]
+            parts_at = list(slices(captured, most, GROUP_OCTETS))
+        parts = (_Loaded(self._frames, captures, numbers[start:stop], self._outer) for start, stop in parts_at)
+        if bulk is not None:
+            if len(parts_at) == 1:
+                self._file_lots(group, next(parts), captures, written, bulk)
+            else:
+                self._errands.wait()
+                self._filing.put(group[0].name, self._long_file(group[0], parts, captures, bulk))
+                written.append(group[0])
+            return
+        loaded = next(parts) if len(parts_at) == 1 else None
         at = 0
         for output in group:
             if loaded is not None:
                 pieces = self._pieces(output, iter([loaded.part(at, at + len(output.numbers))]), captures)
             else:
-                parts = (_Loaded(self._frames, captures, numbers[start:stop], self._outer) for start, stop in parts_at)
                 pieces = self._pieces(output, parts, captures)
             write_whole(self._folder / output.name, pieces, overwrite=self._overwrite)
             written.append(output)
             at += len(output.numbers)
 
-    def _pieces(self, output: _Output, parts: Iterator[_Loaded], captures: Captures) -> Iterator[bytes]:
+    def _file_lots(
+        self, group: list[Output], loaded: _Loaded, captures: Captures, written: list[Output], bulk: Bulk
+    ) -> None:
+        """Write a group of whole files, lot by lot."""
+        errands = self._errands
+        at = first = 0
+        while first < len(group):
+            octets, behind = group[first].octets, first + 1
+            while behind < len(group) and octets + group[behind].octets <= _LOT_OCTETS:
+                octets += group[behind].octets
+                behind += 1
+            some = group[first:behind]
+            counts = [len(output.numbers) for output in some]
+            part = loaded.part(at, at + sum(counts))
+            view, ends = bulk.documents(self._lot(part, marks_of(counts), some, captures))
+            stops = ends[np.cumsum(counts) - 1].tolist()
+            errands.send(functools.partial(self._file, some, view, stops, written))
+            at, first = at + sum(counts), behind
+
+    def _file(self, some: list[Output], view: memoryview, stops: list[int], written: list[Output]) -> None:
+        """Write files whose contents lie one behind the other."""
+        start = 0
+        for output, stop in zip(some, stops, strict=True):
+            self._filing.put(output.name, (view[start:stop],))
+            written.append(output)
+            start = stop
+
+    def _long_file(
+        self, output: Output, parts: Iterator[_Loaded], captures: Captures, bulk: Bulk
+    ) -> Iterator[memoryview]:
+        """The content of a file whose frames do not fit into memory together."""
+        whole = marks_of([len(output.numbers)])
+        done = 0
+        for part in parts:
+            marks = whole[done : done + len(part.numbers)]
+            done += len(part.numbers)
+            yield bulk.documents(self._lot(part, marks, [output], captures))[0]
+
+    def _lot(self, part: _Loaded, marks: npt.NDArray[np.uint8], some: list[Output], captures: Captures) -> Lot:
+        kinds = [self._kind(output, captures) for output in some] if self._layout.pcap else ()
+        return Lot(part.octets, part.frames, part.numbers, marks, [output.link for output in some], kinds)
+
+    def _kind(self, output: Output, captures: Captures) -> PcapKind:
+        """What a pcap file takes from its source."""
+        if self._one_kind is None:
+            same = len({(one.byteorder, one.snaplen) for one in captures.interfaces}) == 1
+            finer = self._frames["time_bits"] & FINER_THAN_MICROSECONDS
+            same = same and bool((finer == finer[0]).all())
+            self._one_kind = pcap_kind(self._frames[:1], captures.interfaces) if same else False
+        if self._one_kind:
+            return self._one_kind
+        return pcap_kind(self._frames[output.numbers.astype(np.intp) - 1], captures.interfaces)
+
+    def _pieces(self, output: Output, parts: Iterator[_Loaded], captures: Captures) -> Iterator[bytes]:
         """The content of a file."""
         if not self._layout.pcap:
             records = (block for part in parts for block in part.blocks(captures))
             return dictdump.render_document(self._layout.format, records)
         return self._pcap_pieces(output, parts, captures)
 
-    def _pcap_pieces(self, output: _Output, parts: Iterator[_Loaded], captures: Captures) -> Iterator[bytes]:
+    def _pcap_pieces(self, output: Output, parts: Iterator[_Loaded], captures: Captures) -> Iterator[bytes]:
         """A pcap file."""
-        kind = pcap_kind(self._frames[output.numbers.astype(np.intp) - 1], captures.interfaces)
+        kind = self._kind(output, captures)
         yield pcap_header(output.link, byteorder=kind.byteorder, nanosecond=kind.nanosecond, snaplen=kind.snaplen)
         for part in parts:
             yield pcap_records(part.octets, part.frames, byteorder=kind.byteorder, nanosecond=kind.nanosecond)
 
     def close(self) -> None:
-        """Give the temporary file back."""
+        """Give the temporary file and the thread back."""
+        self._errands.close()
         self._frames = np.zeros(0, FRAME)
         with contextlib.suppress(OSError):  # of a full disk that `take` or `write` has reported
             self._rows.close()
@@ -269,7 +319,7 @@ class _Loaded:
 
     def __init__(self, rows: npt.NDArray[np.void], captures: Captures, numbers: npt.NDArray[Any], outer: bool) -> None:
         self.numbers, self._outer = numbers, outer
-        self.octets, self.frames = captures.reread(rows[numbers.astype(np.intp) - 1])
+        self.octets, self.frames = captures.reread(rows.take(numbers.astype(np.intp) - 1))
         self._packets: npt.NDArray[np.void] | None = None
 
     @property

@@ -19,6 +19,7 @@ from traceflow.errors import CannotWriteError, FileExists, TraceflowError
 
 __all__ = [
     "INDEX_NAME",
+    "TEMPORARY",
     "create_file",
     "grow_file",
     "listed_files",
@@ -32,7 +33,8 @@ __all__ = [
 INDEX_NAME = "index.json"
 """The file that lists the flow files of a run."""
 
-_TEMPORARY = ".traceflow-"
+TEMPORARY = ".traceflow-"
+"""How temporary names begin."""
 
 
 def make_folder(folder: Path) -> None:
@@ -67,7 +69,7 @@ def refuse_earlier_run(folder: Path, extension: str) -> None:
     except OSError as error:
         raise CannotWriteError(f"{folder}: cannot read the output folder: {error.strerror or error}") from error
     for name in names:
-        if name == INDEX_NAME or (name.endswith(extension) and not name.startswith(_TEMPORARY)):
+        if name == INDEX_NAME or (name.endswith(extension) and not name.startswith(TEMPORARY)):
             raise FileExists(f"{folder / name}: exists from an earlier run; choose another folder, or ask to overwrite")
 
 
@@ -123,7 +125,7 @@ def _linked(temporary: Path, path: Path) -> bool:
 
 def _temporary(path: Path) -> Path:
     """A name beside another for what is not whole yet."""
-    return path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.part")
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.part")
 
 
 def write_at(stream: io.FileIO, position: int, octets: bytes | bytearray) -> None:

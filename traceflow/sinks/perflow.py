@@ -42,6 +42,7 @@ __all__ = [
     "layout_of",
     "link_label",
     "pcap_kind",
+    "plugin_values",
     "slices",
 ]
 
@@ -252,6 +253,11 @@ def index_entry(flow: Flow, name: str, label: str, side: Side, frames: Sequence[
         "segment": flow.segment,
         "frames": frames,
     }
-    values = ((name, getattr(flow, name)) for name in flow.plugin_columns)
-    added = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values}
+    added = plugin_values(flow)
     return json.dumps(entry | {"plugins": added} if added else entry).encode()
+
+
+def plugin_values(flow: Flow) -> dict[str, Any]:
+    """What the index says of the columns of plugins: None for what JSON has no number for."""
+    values = ((name, getattr(flow, name)) for name in flow.plugin_columns)
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values}

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, kernel
+from traceflow.compiled import U64, kernel, put_octets
 from traceflow.errors import CannotReadError, UsageError
 from traceflow.sources.inputs import Input, Spool, open_path
 
@@ -72,13 +72,15 @@ class Rereader:
         rows["start"] = ends - captured
         octets = np.empty(total, np.uint8)
         order = np.lexsort((rows["offset"], sources))
-        run_rows, view = rows[order], octets.data
-        offsets, starts = run_rows["offset"].tolist(), run_rows["start"].tolist()
-        lengths, indexes = run_rows["captured"].tolist(), sources[order].tolist()
-        for first, behind in _runs(run_rows["offset"], captured[order], sources[order]):
-            given, low = self._inputs[indexes[first]], offsets[first]
+        run_rows, view = rows.take(order), octets.data  # an index would go field by field
+        runs = _runs(run_rows["offset"], captured[order], sources[order])
+        firsts = np.array([first for first, _ in runs], np.intp)
+        heads, indexes = run_rows.take(firsts).tolist(), sources[order[firsts]].tolist()
+        offset_at, start_at, captured_at = map(list(rows.dtype.names or ()).index, ("offset", "start", "captured"))
+        for (first, behind), head, index in zip(runs, heads, indexes, strict=True):
+            given, low = self._inputs[index], head[offset_at]
             if behind == first + 1:
-                self._read_at(given, low, view[starts[first] : starts[first] + lengths[first]])
+                self._read_at(given, low, view[head[start_at] : head[start_at] + head[captured_at]])
                 continue
             run = run_rows[first:behind]
             self._read_at(given, low, self._scratch_of(int((run["offset"] + run["captured"]).max()) - low))
@@ -177,8 +179,5 @@ def scatter(scratch: Any, low: Any, run: Any, octets: Any) -> None:
         octets: uint8[n], each frame goes to its `start`.
     """
     for k in range(run.shape[0]):
-        row = run[k]
-        begin = U64(row["offset"]) - low
-        start = U64(row["start"])
-        for i in range(row["captured"]):
-            octets[start + U64(i)] = scratch[begin + U64(i)]
+        row = run[U64(k)]
+        put_octets(octets, U64(row["start"]), scratch, U64(row["offset"]) - low, U64(row["captured"]))
