@@ -288,6 +288,34 @@ def test_calls_beyond_what_the_policy_allows_are_held_back_and_merged() -> None:
     assert grabber.calls_held == 5
 
 
+def test_all_callbacks_of_a_grabber_share_what_the_policy_allows() -> None:
+    """As above, with two callbacks: they are called in turn, at 0, 2, 4, 6, 8 ms, and both with the rest at the end."""
+    calls: list[tuple[str, list[int]]] = []
+    monitor = monitor_of("T01", 10, policy=Policy(allow("*"), callbacks(500)), user="anna")
+    both = [(1, lambda packets, name=name: calls.append((name, packets.numbers.tolist()))) for name in "ab"]
+    grabber_of(monitor, "(port,80)", *both).activate()
+    monitor.run()
+    in_turn = [("a", [1]), ("b", [1, 2, 3]), ("a", [2, 3, 4, 5]), ("b", [4, 5, 6, 7]), ("a", [6, 7, 8, 9])]
+    assert calls == [*in_turn, ("b", [8, 9, 10]), ("a", [10])]
+
+
+def test_a_new_callback_for_each_call_is_not_called_more_often() -> None:
+    """Frames 1 to 10 at 0 to 9 ms, one a batch, 250 calls a second: at 0, 4 and 8 ms, each by another registration."""
+    calls: list[int] = []
+    monitor = monitor_of("T01", 1, policy=Policy(allow("*"), callbacks(250)), user="anna")
+    grabber = grabber_of(monitor, "(port,80)", buffer=False)
+
+    def again(packets: Any) -> None:
+        calls.append(packets[-1].number)
+        grabber.on_packets(1, again, lifetime=1)
+
+    grabber.on_packets(1, again, lifetime=1)
+    grabber.activate()
+    while monitor.frames < 10:
+        monitor.step()
+    assert calls == [1, 5, 9]
+
+
 def test_where_no_callbacks_are_allowed_none_can_be_added() -> None:
     monitor = monitor_of("T01", policy=Policy(allow("*"), callbacks(0)), user="anna")
     with pytest.raises(NotAllowedError, match="callbacks"):

@@ -184,7 +184,7 @@ class FlowSpec:
         """The same with another graph: a copy."""
         made = FlowSpec()
         made._graph, made.callbacks, made.tracer, made.buffer = graph, self.callbacks, self.tracer, self.buffer
-        made.parameters = self.parameters
+        made.parameters = dict(self.parameters)
         return made
 
     def __str__(self) -> str:

@@ -19,7 +19,7 @@ from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageE
 from traceflow.filters.kinds import needs_flows
 from traceflow.flows import Account, FlowSet
 from traceflow.grabbing.buffers import Reader, Ring, Stream
-from traceflow.grabbing.delivery import Delivery, PacketCalls
+from traceflow.grabbing.delivery import Delivery, Pace, PacketCalls
 from traceflow.grabbing.flowspec import FlowSpec, PacketCallback
 from traceflow.grabbing.grabbed import Packet
 from traceflow.grabbing.inlets import Device
@@ -78,6 +78,7 @@ class Grabber:
         graph: The graph as it runs: every path begins with a device.
         error: Why it was closed, where it was not by `close`.
         verdict: What the policy said; None: there is none.
+        snaplen: Octets of each packet that are handed out at most, as it was authorised; None: all.
         outlet: Equal for grabbers that are given the same packets. For the monitor.
         asks_for_flows: Whether a filter of it reads what the flow table says. For the monitor.
     """
@@ -86,7 +87,8 @@ class Grabber:
         self.spec, self.graph, self.verdict = spec, spec.graph, verdict
         self.error: TraceflowError | None = None
         self.asks_for_flows = any(needs_flows(node.filter) for node in self.graph.nodes)
-        self.outlet: Hashable = (frozenset(self.graph.sinks), spec.snaplen)
+        self.snaplen = spec.snaplen
+        self.outlet: Hashable = (frozenset(self.graph.sinks), self.snaplen)
         self.tracer = None if spec.tracer is None else GrabberTracer(spec.tracer)
         self.stream: Stream | None = None
         self.delivery = Delivery(repr(self), host.condition, self._may_call, lambda: self._at_end, self._forget)
@@ -96,7 +98,8 @@ class Grabber:
         self._ahead: deque[Packet] = deque()
         self._at_end = False
         self._lost = self._dropped = self._held = 0
-        self._per_second = getattr(verdict, "callbacks_per_second", None)
+        self._per_second: int | None = getattr(verdict, "callbacks_per_second", None)
+        self._pace = Pace(self._per_second or None)  # none at all is refused when a callback is added
         if self.tracer is not None and spec.tracer is not None and spec.tracer.on_flow_end is not None:
             self.delivery.follow(self.tracer, spec.tracer.on_flow_end)
 
@@ -355,7 +358,7 @@ class Grabber:
         reader = self._host.ring.reader(self.stream)
         if self._state is GrabberState.ACTIVE:
             reader.activate()
-        self.delivery.packets.append(PacketCalls(callback, reader, self._per_second))
+        self.delivery.packets.append(PacketCalls(callback, reader, self._pace))
 
     def _forget(self, one: PacketCalls) -> None:
         """Take a callback out whose lifetime is over."""

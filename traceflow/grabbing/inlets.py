@@ -69,6 +69,9 @@ class Device:
         except TraceflowError as error:
             self._failed.append(error)
             return None
+        except BaseException as error:  # Ctrl-C too: what gives the batches may be over by that, and says it is the end
+            self._failed.append(TraceflowError(f"reading {self.name} was broken off by {error!r}: packets are missing"))
+            raise
 
     def stop(self) -> None:
         """Have a live source give no more batches, so that whoever waits for one goes on."""
@@ -117,20 +120,22 @@ class Devices:
     def connected(self, graph: Graph) -> Graph:
         """A graph of which every path begins with a device: those that name none begin with all devices in parallel.
 
+        It is made anew of the last nodes of the one that is given: what hangs on these is what a policy looks at, so
+        nothing else may run, whatever attributes the graph and its nodes have been given.
+
         Raises:
             UsageError: There is no device.
         """
+        graph = Graph(graph.sinks)
         heads = [node for node in graph.heads if device_of(node) is None]
-        if not heads:
-            return graph
-        if not self.names:
+        if heads and not self.names:
             raise UsageError(f"{heads[0].filter.text} has no device before it, and the monitor has none; begin the "
                              "graph with (device,NAME), or give the monitor its sources")  # fmt: skip
         before = [Node(make_call(DEVICE, name)) for name in self.names]
         moved: dict[Node, Node] = {}
         for node in graph.nodes:
-            first = node.upstream or (before if device_of(node) is None else ())
-            moved[node] = Node(node.filter, (moved.get(one, one) for one in first))
+            first = [moved[one] for one in node.upstream] or (before if device_of(node) is None else ())
+            moved[node] = Node(node.filter, first)
         return Graph(moved[node] for node in graph.sinks)
 
     def open(self, graph: Graph) -> list[Device]:

@@ -117,7 +117,8 @@ class Monitor:
         """
         if not isinstance(spec, FlowSpec):
             raise UsageError(f"a FlowSpec is instantiated, not {spec!r}; see FlowSpec().populate(graph)")
-        spec = spec.on(self._devices.connected(spec.graph))
+        # a plain copy: what is checked is what runs, whatever becomes of the definition, and whatever overrides parts
+        spec = FlowSpec.on(spec, self._devices.connected(spec.graph))
         verdict = None if self._policy is None else self._policy.check(spec, user=self._user)
         if verdict is not None and not verdict:
             raise NotAllowedError(verdict)
@@ -174,9 +175,13 @@ class Monitor:
         """Give back the nodes of a grabber that closes. For grabbers."""
         self._nodes.give_back(grabber.graph)
         self._grabbers.remove(grabber)
-        self._parting.append(grabber)
+        self._part(grabber)
         if not any(other.outlet == grabber.outlet for other in self._grabbers):
             del self._streams[grabber.outlet]
+
+    def _part(self, *closed: Grabber) -> None:
+        """Remember closed grabbers for as long as any of their callbacks is due."""
+        self._parting = [one for one in (*self._parting, *closed) if not one.delivery.idle]
 
     # --- one batch -----------------------------------------------------------------------------------------------
 
@@ -190,6 +195,11 @@ class Monitor:
             StateError: A thread runs it, or it is closed.
             UsageError: A filter, sink or plugin called it.
         """
+        if self._closed:
+            raise StateError("a monitor that is closed is not stepped; make another one")
+        return self._step_if_stopped()
+
+    def _step_if_stopped(self) -> bool:
         if self.running:
             raise StateError("a monitor that runs in a thread is not stepped; stop it first")
         return self.pull()
@@ -205,8 +215,8 @@ class Monitor:
             raise UsageError("a filter, sink or plugin cannot step the monitor that runs it; a callback can")
         stepped = self._step()
         with self.condition:
-            parting, self._parting = self._parting, []
-            grabbers = [one for one in (*self._callers, *parting) if not one.delivery.idle]
+            self._part()
+            grabbers = [*self._parting, *(one for one in self._callers if not one.delivery.idle)]
         for grabber in grabbers:
             if not grabber.delivery.threaded:
                 grabber.delivery.run()
@@ -217,9 +227,7 @@ class Monitor:
             self._stepper = threading.get_ident()
             try:
                 with self.condition:
-                    if self._closed:
-                        raise StateError("a monitor that is closed is not stepped; make another one")
-                    device = self._next_device()
+                    device = None if self._closed else self._next_device()  # closed meanwhile: by a callback, say
                 if device is None:
                     return False
                 batch = device.next()
@@ -227,7 +235,7 @@ class Monitor:
                     if batch is None:
                         self._end(device)
                     else:
-                        self._handle(device, batch)
+                        self._handle_whole(device, batch)
                     self.condition.notify_all()
                 return True
             finally:
@@ -264,6 +272,15 @@ class Monitor:
             if device in grabber.devices and all(one.ended for one in grabber.devices):
                 grabber.end()
 
+    def _handle_whole(self, device: Device, batch: Batch) -> None:
+        """Handle a batch; one that is broken off, by Ctrl-C for one thing, is no secret."""
+        try:
+            self._handle(device, batch)
+        except BaseException as error:
+            what = f"a batch of {len(batch.frames)} frames of {device.name} was broken off by {error!r}"
+            self.errors.append(TraceflowError(f"{what}: counters, buffer and flows may lack some of them"))
+            raise
+
     def _handle(self, device: Device, given: Batch) -> None:
         """Take a batch through filters, buffer and tracers."""
         count = len(given.frames)
@@ -288,7 +305,7 @@ class Monitor:
         for outlet in plan.outlets:
             selection = outlet.selected(found)
             if selection is not None:
-                selection = _within(selection, outlet.users[0].spec.snaplen)
+                selection = _within(selection, outlet.users[0].snaplen)
                 if any(user.stores and user.state is GrabberState.ACTIVE for user in outlet.users):
                     wanted.append((outlet.users[0].stream, selection))
             self._trace(outlet.users, batch, selection)
@@ -327,8 +344,9 @@ class Monitor:
         Raises:
             StateError: A thread runs it, or it is closed.
         """
-        while self.step():
-            pass
+        goes_on = self.step()
+        while goes_on:  # closed meanwhile, it is over
+            goes_on = self._step_if_stopped()
 
     def start(self) -> None:
         """Have a thread step it from now on, and wait for grabbers to be activated, until `stop`.
@@ -379,31 +397,45 @@ class Monitor:
         with self.condition:
             self._stopping = True
             self.condition.notify_all()
-            if self._thread is threading.current_thread():
-                return False
-            return self.condition.wait_for(lambda: not self.running, timeout)
+            thread = self._thread
+            if thread is threading.current_thread() or self.inside:
+                return not self.running
+            # this one: who starts the monitor anew meanwhile does not keep anybody here
+            return self.condition.wait_for(lambda: thread is None or self._thread is not thread, timeout)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until all that active grabbers need was read, and all callbacks that were due were called.
+        """Wait until all that active grabbers need was read, and all callbacks that were due on threads were called.
+
+        Where the thread was stopped, or the monitor closed, what was not read is not waited for; calls are, those of
+        closed grabbers too.
 
         Args:
             timeout: Seconds at most; None: as long as it takes. An interface has no end, and is not waited for.
 
         Returns:
-            Whether that is so. At once where no thread runs it.
-        """
-        with self.condition:
-            return self.condition.wait_for(lambda: not self.running or self._idle(), timeout)
+            Whether that is so. A callback does not wait for its own grabber's callbacks.
 
-    def _idle(self) -> bool:
+        Raises:
+            UsageError: A filter, sink or plugin called it.
+        """
+        if self.inside:
+            raise UsageError("a filter, sink or plugin cannot wait for the monitor that runs it")
+        with self.condition:
+            return self.condition.wait_for(lambda: (not self.running or self._all_read()) and self._all_said(), timeout)
+
+    def _all_read(self) -> bool:
         left = [device for device in self._devices.opened if not device.ended]
-        reading = self._stale or any(device.name in self._plans for device in left)
-        return not reading and all(grabber.delivery.idle for grabber in self._grabbers)
+        return not self._stale and not any(device.name in self._plans for device in left)
+
+    def _all_said(self) -> bool:
+        deliveries = [grabber.delivery for grabber in (*self._grabbers, *self._parting)]
+        return all(one.idle or one.inside or not one.threaded for one in deliveries)
 
     def close(self) -> None:
         """Stop, close all grabbers and what was opened here. May be called again.
 
-        A source that waits for frames, other than an interface, is waited for.
+        Callbacks on threads may block, and are not waited for; `join` does that. A source that waits for frames, other
+        than an interface, is waited for.
 
         Raises:
             UsageError: A filter, sink or plugin called it.
