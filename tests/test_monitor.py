@@ -440,22 +440,32 @@ def test_a_mistake_of_a_source_without_a_thread_comes_to_who_steps() -> None:
 
 
 def test_ctrl_c_in_the_middle_of_a_batch_is_no_secret_and_the_rest_goes_on() -> None:
-    """4, 4 and 2 frames; the second batch is broken off before it is counted."""
+    """4, 4 and 2 frames; the second batch is broken off before it is counted, and so is the end, in a sink."""
 
     def interrupt() -> None:
         moves.clear()
         raise KeyboardInterrupt
 
+    class AtTheEnd:
+        def take(self, step: Any) -> None:
+            if step.batch is None:
+                raise KeyboardInterrupt
+
     monitor = monitor_of("T01")
-    grabber = monitor.instantiate(FlowSpec().populate(function(steps_in_tests) >> packetcount()))
+    tracer = {"tracer": {"sinks": [AtTheEnd()]}}
+    grabber = monitor.instantiate(FlowSpec().populate(function(steps_in_tests) >> packetcount(), (), tracer))
     grabber.activate()
     monitor.step()
     moves[:] = [interrupt]
-    with pytest.raises(KeyboardInterrupt):
-        monitor.run()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            monitor.run()
     monitor.run()
     assert counted(grabber) == 6
-    assert "a batch of 4 frames of eth0 was broken off by KeyboardInterrupt()" in str(monitor.errors[0])
+    assert [str(error).partition(":")[0] for error in monitor.errors] == [
+        "a batch of 4 frames of eth0 was broken off by KeyboardInterrupt()",
+        "the end of eth0 was broken off by KeyboardInterrupt()",
+    ]
 
 
 def test_several_threads_move_one_grabber_while_another_reads() -> None:

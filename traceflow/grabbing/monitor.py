@@ -232,10 +232,7 @@ class Monitor:
                     return False
                 batch = device.next()
                 with self.condition:
-                    if batch is None:
-                        self._end(device)
-                    else:
-                        self._handle_whole(device, batch)
+                    self._take(device, batch)
                     self.condition.notify_all()
                 return True
             finally:
@@ -272,13 +269,19 @@ class Monitor:
             if device in grabber.devices and all(one.ended for one in grabber.devices):
                 grabber.end()
 
-    def _handle_whole(self, device: Device, batch: Batch) -> None:
-        """Handle a batch; one that is broken off, by Ctrl-C for one thing, is no secret."""
+    def _take(self, device: Device, batch: Batch | None) -> None:
+        """Handle a batch, or the end of a device; what is broken off, by Ctrl-C for one thing, is no secret."""
         try:
-            self._handle(device, batch)
+            if batch is None:
+                self._end(device)
+            else:
+                self._handle(device, batch)
         except BaseException as error:
-            what = f"a batch of {len(batch.frames)} frames of {device.name} was broken off by {error!r}"
-            self.errors.append(TraceflowError(f"{what}: counters, buffer and flows may lack some of them"))
+            what = "the end" if batch is None else f"a batch of {len(batch.frames)} frames"
+            said = (
+                f"{what} of {device.name} was broken off by {error!r}: counters, buffer and flows may lack some of it"
+            )
+            self.errors.append(TraceflowError(said))
             raise
 
     def _handle(self, device: Device, given: Batch) -> None:
