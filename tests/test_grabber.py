@@ -160,6 +160,25 @@ def test_waiting_has_an_end_in_time() -> None:
         assert grabber.wait(5, timeout=0.01) == 4
 
 
+def test_a_timeout_is_a_number_and_may_be_longer_than_threads_can_wait() -> None:
+    monitor = monitor_of("T01")
+    grabber = grabber_of(monitor)
+    grabber.activate()
+    wrong: Any
+    for wrong in ("1", float("nan")):
+        with pytest.raises(UsageError, match="timeout is"):
+            grabber.wait(1, wrong)
+        with pytest.raises(UsageError, match="timeout is"):
+            monitor.join(wrong)
+        with pytest.raises(UsageError, match="timeout is"):
+            monitor.stop(wrong)
+    monitor.start()
+    for long in (float("inf"), 10**12):
+        assert grabber.wait(10, long) == 10
+        assert monitor.join(long)
+    assert monitor.stop(float("inf"))
+
+
 @pytest.mark.parametrize("packets", [-1, 1 << 30, "all"])
 def test_nobody_can_wait_for_more_than_the_buffer_holds(packets: Any) -> None:
     grabber = grabber_of(monitor_of("T01"))

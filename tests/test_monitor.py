@@ -211,6 +211,20 @@ def test_a_capture_is_opened_where_a_graph_names_it_and_an_unknown_device_is_sug
     assert monitor.nodes == 0
 
 
+def test_a_capture_that_cannot_be_opened_says_so_when_a_graph_names_it(tmp_path: Path) -> None:
+    """And a pipe is not opened for that, as what comes through it comes once."""
+    for path in (tmp_path / "none.pcap", tmp_path):
+        with pytest.raises(CannotReadError, match="cannot be opened"):
+            grabber_of(Monitor(path))
+    os.mkfifo(tmp_path / "pipe")
+    assert grabber_of(Monitor(tmp_path / "pipe")).state is GrabberState.INSTANTIATED
+
+
+def test_what_is_no_policy_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"policy is 'p\.toml'; it must be a Policy"):
+        monitor_of("T01", policy="p.toml")
+
+
 def test_a_cut_capture_ends_with_its_error() -> None:
     """fixtures/T32-cut.pcap ends inside of its last record; tcpdump -nr prints 4 packets of it."""
     monitor = Monitor(FIXTURES / "T32-cut.pcap")

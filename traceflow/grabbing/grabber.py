@@ -9,6 +9,8 @@ looks, and none of them holds it while it waits, steps the monitor, or calls a f
 from __future__ import annotations
 
 import enum
+import math
+import numbers
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -26,7 +28,7 @@ from traceflow.grabbing.inlets import Device
 from traceflow.grabbing.sharing import Counts
 from traceflow.grabbing.tracing import GrabberTracer
 
-__all__ = ["Grabber", "GrabberState", "Host", "tracer_failed"]
+__all__ = ["Grabber", "GrabberState", "Host", "seconds", "tracer_failed"]
 
 _AHEAD = 256
 """Packets that iteration takes from the buffer at once: one look at the buffer costs as much as some packets."""
@@ -267,12 +269,12 @@ class Grabber:
 
         Raises:
             StateError: It was not activated yet, or is closed.
-            UsageError: It has no buffer, or one that cannot hold so many.
+            UsageError: It has no buffer, or one that cannot hold so many; or the timeout is no number.
         """
         self._refuse_unread()
         if not isinstance(packets, int) or not 0 <= packets <= self._host.ring.packets:
             raise UsageError(f"cannot wait for {packets!r} packets; the buffer holds {self._host.ring.packets}")
-        expired = threading.Event()
+        expired, timeout = threading.Event(), seconds(timeout)
         if timeout is not None and timeout <= 0:
             return self.waiting
 
@@ -438,3 +440,19 @@ def tracer_failed(error: Exception) -> TraceflowError:
     made = TraceflowError(f"the tracer of a grabber failed: {type(error).__name__}: {error}")
     made.__cause__ = error
     return made
+
+
+def seconds(timeout: float | None) -> float | None:
+    """A timeout, not longer than threads can wait.
+
+    Args:
+        timeout: Seconds; None: as long as it takes.
+
+    Raises:
+        UsageError: It is no number.
+    """
+    if timeout is None:
+        return None
+    if not isinstance(timeout, numbers.Real) or math.isnan(timeout):
+        raise UsageError(f"timeout is {timeout!r}; it must be a number of seconds, or None")
+    return min(float(timeout), threading.TIMEOUT_MAX)

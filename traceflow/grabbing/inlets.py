@@ -16,6 +16,7 @@ from traceflow.filters.graph import DEVICE, Call, Graph, Node
 from traceflow.filters.kinds import make_call
 from traceflow.packets import Batch
 from traceflow.sources import open_source
+from traceflow.sources.inputs import open_path
 from traceflow.sources.live import open_live
 
 __all__ = ["Device", "Devices", "Source", "device_of"]
@@ -143,7 +144,7 @@ class Devices:
 
         Raises:
             UsageError: There is no such device.
-            TraceflowError: An interface cannot be opened.
+            TraceflowError: A capture or an interface cannot be opened.
         """
         names = [name for node in graph.heads if (name := device_of(node)) is not None]
         for name in names:
@@ -164,6 +165,9 @@ class Devices:
 
     def _source(self, given: str | os.PathLike[str]) -> Source:
         if not isinstance(given, str) or _is_file(given) or os.sep in given or given == "-":
+            name = os.fsdecode(given)
+            if name != "-" and not _is_pipe(name):  # which can be opened once only
+                open_path(name, name).close()  # a mistake is said now, not as an error behind the end
             return open_source(given, batch_frames=_BATCH_FRAMES, read_octets=_READ_OCTETS)
         return self._open_interface(given)
 
@@ -182,6 +186,15 @@ def device_of(node: Node) -> str | None:
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_pipe(name: str) -> bool:
+    """Whether it is there, and neither a file nor a directory."""
+    try:
+        path = Path(name)
+        return path.exists() and not (path.is_file() or path.is_dir())
     except (OSError, ValueError):
         return False
 

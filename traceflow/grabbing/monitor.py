@@ -32,7 +32,7 @@ from traceflow.filters.graph import Node
 from traceflow.grabbing.buffers import MODES, Ring, Stream
 from traceflow.grabbing.flowspec import FlowSpec
 from traceflow.grabbing.following import FlowFollower
-from traceflow.grabbing.grabber import Grabber, GrabberState, tracer_failed
+from traceflow.grabbing.grabber import Grabber, GrabberState, seconds, tracer_failed
 from traceflow.grabbing.inlets import Device, Devices, Source
 from traceflow.grabbing.sharing import Counts, Plan, SharedNodes, plans_of
 from traceflow.options import options_for
@@ -64,7 +64,7 @@ class Monitor:
         errors: What went wrong besides the devices.
 
     Raises:
-        UsageError: An unknown profile, a buffer that cannot be, or sources that are none.
+        UsageError: An unknown profile, a buffer that cannot be, sources that are none, or a policy that is none.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Monitor:
         buffer_packets: int = 1 << 16,
         open_interface: Callable[[str], Source] | None = None,
     ) -> None:
+        if policy is not None and not callable(getattr(policy, "check", None)):
+            raise UsageError(f"policy is {policy!r}; it must be a Policy, such as Policy.read(path) gives")
         options = options_for(profile)
         self.condition = threading.Condition(threading.RLock())
         self.ring = Ring(buffer_octets, buffer_packets, mode)
@@ -113,7 +115,7 @@ class Monitor:
         Raises:
             NotAllowedError: The policy rejects it; `verdict` says why.
             UsageError: It is not populated, or names a device that is none.
-            TraceflowError: An interface cannot be opened.
+            TraceflowError: A capture or an interface cannot be opened.
         """
         if not isinstance(spec, FlowSpec):
             raise UsageError(f"a FlowSpec is instantiated, not {spec!r}; see FlowSpec().populate(graph)")
@@ -397,6 +399,7 @@ class Monitor:
         Returns:
             Whether it has stopped. From a filter, sink or plugin it is not waited for.
         """
+        timeout = seconds(timeout)
         with self.condition:
             self._stopping = True
             self.condition.notify_all()
@@ -423,6 +426,7 @@ class Monitor:
         """
         if self.inside:
             raise UsageError("a filter, sink or plugin cannot wait for the monitor that runs it")
+        timeout = seconds(timeout)
         with self.condition:
             return self.condition.wait_for(lambda: (not self.running or self._all_read()) and self._all_said(), timeout)
 
