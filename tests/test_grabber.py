@@ -15,7 +15,8 @@ from grabbing import PATIENCE_S, Lab, batches_of, counted, grabber_of, monitor_o
 
 from traceflow import CallbackWarning, FlowSpec, GrabberState, Monitor, UsageError
 from traceflow.errors import CannotReadError, FilterError, NotAllowedError, StateError
-from traceflow.filters.build import function, packetcount
+from traceflow.filters.build import device, function, ip, packetcount, port
+from traceflow.filters.graph import Filter, Graph
 from traceflow.policy import Policy, allow, callbacks
 
 CREATED, ACTIVE, PAUSED, CLOSED = GrabberState
@@ -378,6 +379,26 @@ def test_a_filter_that_fails_closes_the_grabbers_that_have_it() -> None:
     assert (good.error, monitor.nodes) == (None, 2)
 
 
+def test_a_graph_that_has_no_text_runs() -> None:
+    """A ladder of 40 rungs as in test_graph.py, whose text doubles more than 20 times. What counts is named by number
+    where its path cannot be: with a device before the 80 filters and a counter there, the last one is the 83rd."""
+    filters: dict[str, Filter] = {"d": device("eth0"), "c": packetcount(), "c0": packetcount()}
+    edges = [("d", "c0")]
+    left = right = "d"
+    for rung in range(40):
+        filters |= {f"l{rung}": port(80), f"r{rung}": ip(4)}
+        edges += [(left, f"l{rung}"), (right, f"l{rung}"), (left, f"r{rung}")]
+        left, right = f"l{rung}", f"r{rung}"
+    graph = Graph.from_edges(filters, [*edges, (left, "c"), (right, "c")])
+    with pytest.raises(UsageError, match="longer than"):
+        _ = graph.text
+    grabber = monitor_of("T01").instantiate(FlowSpec().populate(graph))
+    with grabber:
+        assert len(list(grabber)) == 10
+    assert repr(grabber) == "<Grabber of 83 filters>"
+    assert sorted(grabber.counters) == ["(device,eth0) -> (packetcount)", "(packetcount) as filter 83"]
+
+
 def test_who_reads_hears_why_its_grabber_was_closed() -> None:
     monitor = monitor_of("T01")
     grabber = monitor.instantiate(FlowSpec().populate(function(fails_in_tests)))
@@ -385,6 +406,9 @@ def test_who_reads_hears_why_its_grabber_was_closed() -> None:
     packets = iter(grabber)
     with pytest.raises(FilterError, match="a mistake of the user"):
         next(packets)
+    with pytest.raises(StateError) as caught:  # who comes later finds it as the cause
+        iter(grabber)
+    assert caught.value.__cause__ is grabber.error
 
 
 def test_a_device_that_disappears_is_an_end_with_an_error() -> None:

@@ -319,7 +319,7 @@ class Grabber:
         if self._state in (GrabberState.INSTANTIATED, GrabberState.CLOSED):
             raise StateError(
                 f"a grabber that is {self._state.name} has nothing to read; it would have to be ACTIVE or PAUSED"
-            )
+            ) from self.error
         if self._reader is None:
             raise UsageError("this grabber keeps no packets for a reader: it has callbacks or a tracer, or parameter "
                              "buffer is False; populate its FlowSpec with {'buffer': True}")  # fmt: skip
@@ -430,7 +430,10 @@ class Grabber:
             return self.tracer.account
 
     def __repr__(self) -> str:
-        return f"<Grabber {self.graph.text}>"
+        try:
+            return f"<Grabber {self.graph.text}>"
+        except UsageError:  # shares too much to be written down
+            return f"<Grabber of {len(self.graph.nodes)} filters>"
 
 
 def tracer_failed(error: Exception) -> TraceflowError:
