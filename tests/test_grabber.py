@@ -347,8 +347,8 @@ def test_where_no_callbacks_are_allowed_none_can_be_added() -> None:
 def test_a_callback_for_more_than_the_buffer_holds_is_refused() -> None:
     monitor = monitor_of("T01", buffer_packets=8)
     with pytest.raises(UsageError, match="would never be called"):
-        grabber_of(monitor, "(port,80)", (9, print))
-    assert (monitor.nodes, monitor.grabbers) == (0, ())
+        grabber_of(monitor, "(port,80)", (8, print), (9, print), buffer=True)
+    assert (monitor.nodes, monitor.grabbers, monitor.ring._readers, monitor._streams) == (0, (), [], {})
 
 
 # --- counters, errors, ends --------------------------------------------------------------------------------------

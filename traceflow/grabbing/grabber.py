@@ -107,6 +107,8 @@ class Grabber:
 
     def connect(self, stream: Stream) -> None:
         """Take the stream of its packets. For the monitor, once, before anybody else knows the grabber."""
+        for callback in self.spec.callbacks:
+            self._refuse(callback)  # before there is anything that would have to be given back
         self.stream = stream
         if self.spec.buffered:
             self._reader = self._host.ring.reader(stream)
@@ -347,15 +349,24 @@ class Grabber:
             if self._state is GrabberState.CLOSED:
                 raise StateError("a grabber that is CLOSED calls nobody; it would have to be INSTANTIATED, ACTIVE or "
                                  "PAUSED")  # fmt: skip
+            self._refuse(callback)
             self._add(callback)
             self._host.changed()
 
-    def _add(self, callback: PacketCallback) -> None:
+    def _refuse(self, callback: PacketCallback) -> None:
+        """Refuse a callback that may not be, or never would be called.
+
+        Raises:
+            NotAllowedError: The policy allows none.
+            UsageError: The buffer cannot hold its packets.
+        """
         if self._per_second == 0:
             raise NotAllowedError("callbacks are not allowed: the policy grants none in a second")
         if callback.packets > self._host.ring.packets:
             raise UsageError(f"a callback for {callback.packets} packets at a time would never be called; the buffer "
                              f"holds {self._host.ring.packets}")  # fmt: skip
+
+    def _add(self, callback: PacketCallback) -> None:
         assert self.stream is not None
         reader = self._host.ring.reader(self.stream)
         if self._state is GrabberState.ACTIVE:

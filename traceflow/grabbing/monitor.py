@@ -132,9 +132,9 @@ class Monitor:
             self._nodes.take(spec.graph)
             try:
                 grabber = Grabber(self, spec, devices, Counts(spec.graph, self._nodes), verdict)
-                if grabber.outlet not in self._streams:
-                    self._streams[grabber.outlet] = self.ring.stream()
-                grabber.connect(self._streams[grabber.outlet])
+                stream = self._streams.get(grabber.outlet, self.ring.stream())
+                grabber.connect(stream)
+                self._streams[grabber.outlet] = stream
             except BaseException:
                 self._nodes.give_back(spec.graph)
                 raise
