@@ -12,7 +12,7 @@ from grabbing import PATIENCE_S, Lab, batches_of, grabber_of, monitor_of
 from traceflow import Monitor
 from traceflow.filters.contract import Selection
 from traceflow.grabbing.buffers import Ring
-from traceflow.grabbing.delivery import FLOWS_WAITING_MAX, Delivery, PacketCalls
+from traceflow.grabbing.delivery import FLOWS_WAITING_MAX, Delivery, Pace, PacketCalls
 from traceflow.grabbing.flowspec import PacketCallback
 from traceflow.packets import FRAME, PACKET, Batch
 
@@ -36,8 +36,8 @@ class Times:
         self.ring.store(batch, np.zeros(len(frames), PACKET), [(self.stream, Selection(indexes))])
         self.next += len(frames)
 
-    def calls(self, packets: int, per_second: float | None = None, lifetime: int | None = None) -> PacketCalls:
-        return PacketCalls(PacketCallback(packets, print, lifetime), self.reader, per_second)
+    def calls(self, packets: int, per_second: int | None = None, lifetime: int | None = None) -> PacketCalls:
+        return PacketCalls(PacketCallback(packets, print, lifetime), self.reader, Pace(per_second))
 
 
 def said(calls: PacketCalls, *, at_end: bool = False) -> list[list[int]]:
@@ -106,7 +106,7 @@ def test_who_comes_while_a_callback_runs_leaves_the_rest_to_it() -> None:
         delivery.run()
         order.append("end")
 
-    delivery.packets.append(PacketCalls(PacketCallback(1, again), times.reader, None))
+    delivery.packets.append(PacketCalls(PacketCallback(1, again), times.reader, Pace(None)))
     times.store(0, 1)
     delivery.run()
     assert order == ["begin 1", "end", "begin 2", "end"]
@@ -123,7 +123,7 @@ def test_what_is_no_exception_goes_through_and_leaves_the_rest_for_later() -> No
         if calls == [1]:
             raise KeyboardInterrupt
 
-    delivery.packets.append(PacketCalls(PacketCallback(1, interrupted), times.reader, None))
+    delivery.packets.append(PacketCalls(PacketCallback(1, interrupted), times.reader, Pace(None)))
     times.store(0, 1)
     with pytest.raises(KeyboardInterrupt):
         delivery.run()
@@ -151,3 +151,61 @@ def test_flows_are_said_on_the_thread_of_the_grabber() -> None:
     assert monitor.join(PATIENCE_S)
     monitor.close()
     assert found == [(10, "callbacks of <Grabber (device,eth0) -> (ip,4)>")]
+
+
+def test_three_calls_a_second_are_not_four() -> None:
+    """A third of a second is 333 333 333.3 ns: rounded down, the fourth call would come 999 999 999 ns behind the
+    first."""
+    pace = Pace(3)
+    assert [pace.allows(third * 333_333_333) for third in range(4)] == [True, False, True, False]
+
+
+def test_a_callback_that_ends_its_thread_is_called_on_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sys.exit in a callback, which a thread would die of; nobody else calls behind it."""
+    lab = Lab()
+    seen: list[int] = []
+    said: list[type[BaseException] | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda given: said.append(given.exc_type))
+
+    def leave(packets: Any) -> None:
+        seen.append(packets[0].number)
+        raise SystemExit
+
+    monitor = Monitor({"eth0": lab})
+    grabber_of(monitor, "(ip,4)", (5, leave)).activate()
+    monitor.start()
+    lab.put(*batches_of("T01"), None)
+    assert monitor.join(20)
+    monitor.close()
+    assert (seen, said) == ([1, 6], [SystemExit] * 2)
+
+
+def test_flows_of_a_closed_grabber_are_waited_for() -> None:
+    lab, go_on = Lab(), threading.Event()
+    found: list[int] = []
+
+    def slow(flow: Any) -> None:
+        assert go_on.wait(PATIENCE_S)
+        found.append(flow.packets)
+
+    monitor = Monitor({"eth0": lab})
+    grabber_of(monitor, "(ip,4)", tracer={"on_flow_end": slow}).activate()
+    monitor.start()
+    lab.put(*batches_of("T01"), None)
+    with monitor.condition:
+        assert monitor.condition.wait_for(lambda: monitor.frames == 10, PATIENCE_S)
+    monitor.close()
+    assert not monitor.join(0)
+    go_on.set()
+    assert monitor.join(PATIENCE_S)
+    assert found == [10]
+
+
+def test_a_callback_may_wait_for_the_end_but_not_for_itself() -> None:
+    monitor = monitor_of("T01")
+    answers: list[bool] = []
+    grabber_of(monitor, "(ip,4)", (10, lambda packets: answers.append(monitor.join(20)))).activate()
+    monitor.start()
+    assert monitor.join(PATIENCE_S)
+    monitor.close()
+    assert answers == [True]

@@ -62,6 +62,8 @@ def test_single_rules_of_a_tracer_stand_beside_its_attributes() -> None:
     ([], {"tracer": {"max_flow": 1}}, "max_flow"),
     ([], {"tracer": {"plugins": "splt"}}, "must be a list"),
     ([], {"tracer": {"sinks": [3]}}, r"take\(step\)"),
+    ([], {"tracer": {"keep": "no"}}, "keep of a tracer is 'no'; it must be True or False"),
+    ([], {"tracer": {"options": 5}}, "options of a tracer is 5; it must be a mapping"),
     ([], {"tracer": {"on_flow_end": 3}}, "takes a flow"),
     ([print], {}, r"\(packets, function\)"),
     ([(0, print)], {}, "packets of a callback is 0"),

@@ -15,7 +15,8 @@ from grabbing import PATIENCE_S, Lab, batches_of, counted, grabber_of, monitor_o
 
 from traceflow import CallbackWarning, FlowSpec, GrabberState, Monitor, UsageError
 from traceflow.errors import CannotReadError, FilterError, NotAllowedError, StateError
-from traceflow.filters.build import function, packetcount
+from traceflow.filters.build import device, function, ip, packetcount, port
+from traceflow.filters.graph import Filter, Graph
 from traceflow.policy import Policy, allow, callbacks
 
 CREATED, ACTIVE, PAUSED, CLOSED = GrabberState
@@ -160,6 +161,25 @@ def test_waiting_has_an_end_in_time() -> None:
         assert grabber.wait(5, timeout=0.01) == 4
 
 
+def test_a_timeout_is_a_number_and_may_be_longer_than_threads_can_wait() -> None:
+    monitor = monitor_of("T01")
+    grabber = grabber_of(monitor)
+    grabber.activate()
+    wrong: Any
+    for wrong in ("1", float("nan")):
+        with pytest.raises(UsageError, match="timeout is"):
+            grabber.wait(1, wrong)
+        with pytest.raises(UsageError, match="timeout is"):
+            monitor.join(wrong)
+        with pytest.raises(UsageError, match="timeout is"):
+            monitor.stop(wrong)
+    monitor.start()
+    for long in (float("inf"), 10**12):
+        assert grabber.wait(10, long) == 10
+        assert monitor.join(long)
+    assert monitor.stop(float("inf"))
+
+
 @pytest.mark.parametrize("packets", [-1, 1 << 30, "all"])
 def test_nobody_can_wait_for_more_than_the_buffer_holds(packets: Any) -> None:
     grabber = grabber_of(monitor_of("T01"))
@@ -288,6 +308,34 @@ def test_calls_beyond_what_the_policy_allows_are_held_back_and_merged() -> None:
     assert grabber.calls_held == 5
 
 
+def test_all_callbacks_of_a_grabber_share_what_the_policy_allows() -> None:
+    """As above, with two callbacks: they are called in turn, at 0, 2, 4, 6, 8 ms, and both with the rest at the end."""
+    calls: list[tuple[str, list[int]]] = []
+    monitor = monitor_of("T01", 10, policy=Policy(allow("*"), callbacks(500)), user="anna")
+    both = [(1, lambda packets, name=name: calls.append((name, packets.numbers.tolist()))) for name in "ab"]
+    grabber_of(monitor, "(port,80)", *both).activate()
+    monitor.run()
+    in_turn = [("a", [1]), ("b", [1, 2, 3]), ("a", [2, 3, 4, 5]), ("b", [4, 5, 6, 7]), ("a", [6, 7, 8, 9])]
+    assert calls == [*in_turn, ("b", [8, 9, 10]), ("a", [10])]
+
+
+def test_a_new_callback_for_each_call_is_not_called_more_often() -> None:
+    """Frames 1 to 10 at 0 to 9 ms, one a batch, 250 calls a second: at 0, 4 and 8 ms, each by another registration."""
+    calls: list[int] = []
+    monitor = monitor_of("T01", 1, policy=Policy(allow("*"), callbacks(250)), user="anna")
+    grabber = grabber_of(monitor, "(port,80)", buffer=False)
+
+    def again(packets: Any) -> None:
+        calls.append(packets[-1].number)
+        grabber.on_packets(1, again, lifetime=1)
+
+    grabber.on_packets(1, again, lifetime=1)
+    grabber.activate()
+    while monitor.frames < 10:
+        monitor.step()
+    assert calls == [1, 5, 9]
+
+
 def test_where_no_callbacks_are_allowed_none_can_be_added() -> None:
     monitor = monitor_of("T01", policy=Policy(allow("*"), callbacks(0)), user="anna")
     with pytest.raises(NotAllowedError, match="callbacks"):
@@ -299,8 +347,8 @@ def test_where_no_callbacks_are_allowed_none_can_be_added() -> None:
 def test_a_callback_for_more_than_the_buffer_holds_is_refused() -> None:
     monitor = monitor_of("T01", buffer_packets=8)
     with pytest.raises(UsageError, match="would never be called"):
-        grabber_of(monitor, "(port,80)", (9, print))
-    assert (monitor.nodes, monitor.grabbers) == (0, ())
+        grabber_of(monitor, "(port,80)", (8, print), (9, print), buffer=True)
+    assert (monitor.nodes, monitor.grabbers, monitor.ring._readers, monitor._streams) == (0, (), [], {})
 
 
 # --- counters, errors, ends --------------------------------------------------------------------------------------
@@ -331,6 +379,26 @@ def test_a_filter_that_fails_closes_the_grabbers_that_have_it() -> None:
     assert (good.error, monitor.nodes) == (None, 2)
 
 
+def test_a_graph_that_has_no_text_runs() -> None:
+    """A ladder of 40 rungs as in test_graph.py, whose text doubles more than 20 times. What counts is named by number
+    where its path cannot be: with a device before the 80 filters and a counter there, the last one is the 83rd."""
+    filters: dict[str, Filter] = {"d": device("eth0"), "c": packetcount(), "c0": packetcount()}
+    edges = [("d", "c0")]
+    left = right = "d"
+    for rung in range(40):
+        filters |= {f"l{rung}": port(80), f"r{rung}": ip(4)}
+        edges += [(left, f"l{rung}"), (right, f"l{rung}"), (left, f"r{rung}")]
+        left, right = f"l{rung}", f"r{rung}"
+    graph = Graph.from_edges(filters, [*edges, (left, "c"), (right, "c")])
+    with pytest.raises(UsageError, match="longer than"):
+        _ = graph.text
+    grabber = monitor_of("T01").instantiate(FlowSpec().populate(graph))
+    with grabber:
+        assert len(list(grabber)) == 10
+    assert repr(grabber) == "<Grabber of 83 filters>"
+    assert sorted(grabber.counters) == ["(device,eth0) -> (packetcount)", "(packetcount) as filter 83"]
+
+
 def test_who_reads_hears_why_its_grabber_was_closed() -> None:
     monitor = monitor_of("T01")
     grabber = monitor.instantiate(FlowSpec().populate(function(fails_in_tests)))
@@ -338,6 +406,9 @@ def test_who_reads_hears_why_its_grabber_was_closed() -> None:
     packets = iter(grabber)
     with pytest.raises(FilterError, match="a mistake of the user"):
         next(packets)
+    with pytest.raises(StateError) as caught:  # who comes later finds it as the cause
+        iter(grabber)
+    assert caught.value.__cause__ is grabber.error
 
 
 def test_a_device_that_disappears_is_an_end_with_an_error() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +80,24 @@ def test_a_program_that_dies_leaves_nothing_behind(fixtures_folder: Path, tmp_pa
 
 def _environment(folder: Path) -> dict[str, str]:
     return os.environ | {"TMPDIR": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ("grabbers", ["{'(packetcount)': {'packets': 26}}", "[34 35 49 50 51 52]", "198.51.100.80_80-"]),
+        ("policy", ["needed is sampler before it"]),
+    ],
+)
+def test_the_examples_of_the_pages_run(
+    page: str, says: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """26 frames of http.pcap have TCP port 80, ten at a time; the last six are what
+    tshark -r fixtures/http.pcap -Y 'tcp.port == 80' -T fields -e frame.number | tail -6 says."""
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.chdir(root)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (root / "docs" / f"{page}.md").read_text("utf-8"), re.DOTALL):
+        exec(block, names)  # noqa: S102 - our own pages
+    printed = capsys.readouterr().out
+    assert [words for words in says if words not in printed] == []

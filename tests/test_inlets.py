@@ -24,7 +24,7 @@ def test_paths_that_name_no_device_begin_with_all_of_them() -> None:
     graph = devices.connected(parse_graph("(port,80) | ((device,eth1) -> (port,53))"))
     assert graph == parse_graph("((device,eth0) | (device,eth1) -> (port,80)) | ((device,eth1) -> (port,53))")
     named = parse_graph("(device,eth7) -> (port,80)")
-    assert devices.connected(named) is named
+    assert devices.connected(named) == named
 
 
 def test_without_any_device_such_a_path_has_no_beginning() -> None:

@@ -25,9 +25,10 @@ from traceflow import FlowSpec, GrabberState, Monitor, UsageError
 from traceflow.errors import CannotReadError, NotAllowedError, StateError, TraceflowError, TruncatedCaptureError
 from traceflow.filters.build import function, packetcount
 from traceflow.filters.contract import Kind, Seen, Selection
-from traceflow.filters.graph import Call
+from traceflow.filters.graph import Call, Graph
 from traceflow.filters.kinds import register
-from traceflow.policy import Policy, allow
+from traceflow.filters.text import parse_graph
+from traceflow.policy import Policy, allow, snaplen
 
 ran: list[str] = []
 """Which runners ran, in order."""
@@ -125,6 +126,17 @@ def test_runners_are_dropped_with_the_last_grabber_that_needs_them() -> None:
     assert (monitor.nodes, monitor.grabbers) == (0, ())
 
 
+def test_closed_grabbers_with_nothing_to_say_are_not_kept() -> None:
+    """Without a step between, which would look who is to be called."""
+    monitor = monitor_of("T01")
+    gone = [weakref.ref(grabber_of(monitor)) for _ in range(3)]
+    for grabber in monitor.grabbers:
+        grabber.close()
+    del grabber
+    gc.collect()
+    assert [one() for one in gone] == [None] * 3
+
+
 def test_a_grabber_that_is_closed_is_forgotten() -> None:
     monitor = monitor_of("T01")
     grabber = grabber_of(monitor)
@@ -199,6 +211,20 @@ def test_a_capture_is_opened_where_a_graph_names_it_and_an_unknown_device_is_sug
     assert monitor.nodes == 0
 
 
+def test_a_capture_that_cannot_be_opened_says_so_when_a_graph_names_it(tmp_path: Path) -> None:
+    """And a pipe is not opened for that, as what comes through it comes once."""
+    for path in (tmp_path / "none.pcap", tmp_path):
+        with pytest.raises(CannotReadError, match="cannot be opened"):
+            grabber_of(Monitor(path))
+    os.mkfifo(tmp_path / "pipe")
+    assert grabber_of(Monitor(tmp_path / "pipe")).state is GrabberState.INSTANTIATED
+
+
+def test_what_is_no_policy_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"policy is 'p\.toml'; it must be a Policy"):
+        monitor_of("T01", policy="p.toml")
+
+
 def test_a_cut_capture_ends_with_its_error() -> None:
     """fixtures/T32-cut.pcap ends inside of its last record; tcpdump -nr prints 4 packets of it."""
     monitor = Monitor(FIXTURES / "T32-cut.pcap")
@@ -248,6 +274,44 @@ def test_what_is_not_allowed_opens_no_capture() -> None:
     assert monitor.devices == ("eth0",)
 
 
+_LITTLE = Policy(allow(["device", "packetcount"]))
+
+
+def test_what_is_checked_is_what_runs() -> None:
+    """A graph whose `nodes` are not those before its last ones, and a definition that says something else when it is
+    asked again: the search that nobody allowed does not run."""
+    innocent, forbidden = parse_graph("(packetcount)"), parse_graph("(search,GET) -> (packetcount)")
+    monitor = monitor_of("http", policy=_LITTLE, user="anna")
+    liar = parse_graph("(device,eth0) -> (packetcount)")
+    liar.nodes = (*parse_graph("(device,eth0) -> (search,GET) -> (packetcount)").nodes, liar.nodes[1])
+    grabber = monitor.instantiate(FlowSpec().populate(liar))
+    assert [node.filter.text for node in grabber.graph.nodes] == ["(device,eth0)", "(packetcount)"]
+
+    class Changing(FlowSpec):
+        asked = 0
+
+        @property
+        def graph(self) -> Graph:
+            self.asked += 1
+            return innocent if self.asked == 1 else forbidden
+
+        def on(self, graph: Graph) -> FlowSpec:
+            return self
+
+    grabber = monitor.instantiate(Changing().populate(innocent))
+    assert [node.filter.text for node in grabber.graph.nodes] == ["(device,eth0)", "(packetcount)"]
+
+
+def test_what_becomes_of_a_definition_later_changes_nothing() -> None:
+    monitor = monitor_of("T01", policy=Policy(allow("*"), snaplen(20)), user="anna")
+    spec = FlowSpec.parse("(port,80)", (), {"snaplen": 20})
+    grabber = monitor.instantiate(spec)
+    grabber.activate()
+    for parameters in (spec.parameters, grabber.spec.parameters):
+        parameters["snaplen"] = 1000
+    assert {len(packet) for packet in grabber} == {20}
+
+
 # --- running -----------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +334,25 @@ def test_a_thread_runs_what_is_activated_until_it_is_stopped() -> None:
     assert not monitor.running
 
 
+def test_who_stops_is_not_kept_by_who_starts_anew() -> None:
+    """The thread is stopped, and started again before the one who stopped it hears of that."""
+    monitor = monitor_of("T01")
+    monitor.start()
+    notify_all, started = monitor.condition.notify_all, threading.Event()
+
+    def start_anew() -> None:
+        notify_all()
+        if not monitor.running and not started.is_set():
+            started.set()
+            monitor.start()
+
+    monitor.condition.notify_all = start_anew  # type: ignore[method-assign]
+    assert monitor.stop(20)
+    assert started.is_set()
+    assert monitor.running
+    monitor.close()
+
+
 def test_a_monitor_that_is_closed_does_nothing() -> None:
     monitor = monitor_of("T01")
     grabber = grabber_of(monitor)
@@ -280,6 +363,29 @@ def test_a_monitor_that_is_closed_does_nothing() -> None:
     for move in (monitor.step, monitor.start, lambda: grabber_of(monitor)):
         with pytest.raises(StateError, match="closed"):
             move()
+
+
+def test_a_monitor_that_is_closed_while_it_runs_just_ends() -> None:
+    """By a callback; and while the thread is between two batches, where it must not take that for a mistake."""
+    monitor = monitor_of("T01")
+    grabber_of(monitor, "(packetcount)", (1, lambda packets: monitor.close(), 1)).activate()
+    monitor.run()
+    assert monitor.frames == 4
+    other = monitor_of("T01")
+    grabber = grabber_of(other)
+    grabber.activate()
+    pull = other.pull
+
+    def closed_before() -> bool:
+        other._closed = other._stopping = True  # what `close` does first, from another thread
+        return pull()
+
+    other.pull = closed_before  # type: ignore[method-assign]
+    other.start()
+    with other.condition:
+        assert other.condition.wait_for(lambda: not other.running, PATIENCE_S)
+    assert (other.errors, grabber.error) == ([], None)
+    other.close()
 
 
 def steps_in_tests(frames: Any, packets: Any, octets: Any) -> Any:
@@ -305,12 +411,13 @@ def test_a_filter_can_do_all_but_step_wait_and_close_the_monitor() -> None:
 
         return tried
 
-    moves[:] = [refuse(monitor.step), refuse(monitor.close), refuse(lambda: other.wait(1)), other.pause, other.activate]
+    wrong = [monitor.step, monitor.close, monitor.join, lambda: other.wait(1)]
+    moves[:] = [*map(refuse, wrong), monitor.stop, other.pause, other.activate]
     other.activate()
     grabber.activate()
     monitor.step()
     moves.clear()
-    assert refused == ["a filter, sink or plugin "] * 3
+    assert refused == ["a filter, sink or plugin "] * 4
     assert (grabber.error, other.state) == (None, GrabberState.ACTIVE)
 
 
@@ -336,10 +443,43 @@ def test_whoever_waits_hears_of_a_mistake_in_the_thread() -> None:
 
 def test_a_mistake_of_a_source_without_a_thread_comes_to_who_steps() -> None:
     monitor = Monitor({"eth0": Breaking()})
-    grabber_of(monitor).activate()
+    grabber = grabber_of(monitor)
+    grabber.activate()
     monitor.step()
     with pytest.raises(ZeroDivisionError):
         monitor.step()
+    monitor.run()  # as if that were the end, but no secret
+    assert counted(grabber) == 4
+    assert ["ZeroDivisionError" in str(error) for error in grabber.errors] == [True]
+
+
+def test_ctrl_c_in_the_middle_of_a_batch_is_no_secret_and_the_rest_goes_on() -> None:
+    """4, 4 and 2 frames; the second batch is broken off before it is counted, and so is the end, in a sink."""
+
+    def interrupt() -> None:
+        moves.clear()
+        raise KeyboardInterrupt
+
+    class AtTheEnd:
+        def take(self, step: Any) -> None:
+            if step.batch is None:
+                raise KeyboardInterrupt
+
+    monitor = monitor_of("T01")
+    tracer = {"tracer": {"sinks": [AtTheEnd()]}}
+    grabber = monitor.instantiate(FlowSpec().populate(function(steps_in_tests) >> packetcount(), (), tracer))
+    grabber.activate()
+    monitor.step()
+    moves[:] = [interrupt]
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            monitor.run()
+    monitor.run()
+    assert counted(grabber) == 6
+    assert [str(error).partition(":")[0] for error in monitor.errors] == [
+        "a batch of 4 frames of eth0 was broken off by KeyboardInterrupt()",
+        "the end of eth0 was broken off by KeyboardInterrupt()",
+    ]
 
 
 def test_several_threads_move_one_grabber_while_another_reads() -> None:

@@ -21,6 +21,7 @@ from traceflow import Policy
 from traceflow.errors import CannotReadError, TraceflowError, UsageError
 from traceflow.filters import kinds
 from traceflow.filters.contract import Kind
+from traceflow.filters.functions import register_function
 from traceflow.filters.graph import All, Call, Filter, Graph, Node, Not
 from traceflow.filters.kinds import make_call, register
 from traceflow.filters.text import parse_graph
@@ -418,7 +419,8 @@ def test_names_of_filters_cannot_be_taken() -> None:
     # filters run whatever the case of their names, so a rule for search must not miss SEARCH
     policy = Policy(allow("*"), deny("search"))
     assert why(policy.check(ETH0 >> Call("SEARCH", "x"), "u")) == [
-        ("graph", "(SEARCH,x)", "", "there is no filter of the exact name SEARCH; make it with make_call")
+        ("graph", "(SEARCH,x)", "", "there is no filter of the exact name SEARCH; make it with make_call"),
+        ("deny 1", "(SEARCH,x)", "(device,eth0) -> (SEARCH,x)", "it is denied; leave it out"),
     ]
 
 
@@ -442,6 +444,18 @@ def test_filters_that_are_none_are_rejected() -> None:
 )
 def test_parameters_that_make_call_would_not_give_are_rejected(kind: str, parameter: str) -> None:
     assert broken(Policy(allow("*")), ETH0 >> Call(kind, parameter)) == ["graph"]
+
+
+@pytest.mark.parametrize("memory", ["8", 3, True, 1.0])
+def test_a_memory_that_make_call_would_not_give_is_rejected(memory: Any) -> None:
+    assert broken(Policy(allow("*")), ETH0 >> Call("packetcount", "", memory)) == ["graph"]
+
+
+def test_upper_and_lower_case_are_the_same_for_functions_of_users() -> None:
+    """As they are in graphs: (TAKES_ALL) is the function `takes_all`, whatever the policy calls it."""
+    policy = Policy(allow("*"), deny("Takes_All"), functions=["Takes_All"])
+    register_function("takes_all", lambda frames, packets, octets: packets["ttl"] >= 0)
+    assert broken(policy, ETH0 >> parse_graph("(TAKES_ALL)")) == ["deny 1"]
 
 
 def test_what_is_checked_is_what_hangs_on_the_last_nodes() -> None:

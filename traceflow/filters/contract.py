@@ -84,6 +84,9 @@ class Seen:
         Args:
             what: Name of a column of PACKET, or a function that is given a getter of these and answers an array [k].
             indexes: uint32[k], `Selection.indexes`, which must not change.
+
+        Returns:
+            The array [k], which cannot be written to.
         """
         key = what, id(indexes)
         found = self._known.get(key)
@@ -93,6 +96,7 @@ class Seen:
             else:
                 column = self.packets[what]
                 made = np.ascontiguousarray(column if len(indexes) == len(column) else column[indexes])
+            made.flags.writeable = False  # others are shown the same
             found = self._known[key] = made, indexes  # held, so that nothing else can have its id
         return found[0]
 

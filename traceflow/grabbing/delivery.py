@@ -7,6 +7,7 @@ and its monitor. What it raises becomes a CallbackWarning.
 
 from __future__ import annotations
 
+import sys
 import threading
 import traceback
 import warnings
@@ -20,7 +21,7 @@ from traceflow.grabbing.flowspec import PacketCallback
 from traceflow.grabbing.grabbed import Packets
 from traceflow.grabbing.tracing import GrabberTracer
 
-__all__ = ["FLOWS_WAITING_MAX", "Delivery", "PacketCalls"]
+__all__ = ["FLOWS_WAITING_MAX", "Delivery", "Pace", "PacketCalls"]
 
 FLOWS_WAITING_MAX = 1 << 16
 """Flows that wait for `on_flow_end` at most, where a call blocks; those beyond are counted, not said."""
@@ -30,26 +31,48 @@ _SECOND_NS = 1_000_000_000
 Job = Callable[[], Any]
 
 
+class Pace:
+    """How often the callbacks of a grabber are called, all of them together.
+
+    So to have several of them, or a new one for each call, gains nobody anything.
+
+    Args:
+        per_second: Calls in a second of packet time at most; None: any number.
+    """
+
+    def __init__(self, per_second: int | None) -> None:
+        self.limited = per_second is not None
+        self._interval_ns = 0 if per_second is None else -(-_SECOND_NS // per_second)
+        self._next_ns: int | None = None
+
+    def allows(self, due_ns: int) -> bool:
+        """Whether there may be a call at a time; if so, it is taken for done."""
+        if not self.limited:
+            return True
+        if self._next_ns is not None and due_ns < self._next_ns:
+            return False
+        self._next_ns = due_ns + self._interval_ns
+        return True
+
+
 class PacketCalls:
     """The calls of one callback.
 
     Args:
         callback: The function, and how many packets it takes.
         reader: Where they come from.
-        per_second: Calls in a second of packet time at most; None: any number.
+        pace: How often it is called, with the others of its grabber.
 
     Attributes:
         held: Calls that were held back for the next one.
         calls: Calls so far.
     """
 
-    def __init__(self, callback: PacketCallback, reader: Reader, per_second: float | None) -> None:
-        self.callback, self.reader = callback, reader
+    def __init__(self, callback: PacketCallback, reader: Reader, pace: Pace) -> None:
+        self.callback, self.reader, self.pace = callback, reader, pace
         self.held = self.calls = 0
         self._behind = 0  # packets of calls that were held back
         self._lost = 0
-        self._interval_ns = 0 if per_second is None else int(_SECOND_NS / per_second)
-        self._next_ns: int | None = None
 
     @property
     def over(self) -> bool:
@@ -74,9 +97,7 @@ class PacketCalls:
             self._behind = max(0, self._behind - (lost - self._lost)) // size * size
             self._lost = lost
         while waiting >= self._behind + size:
-            due_ns = self.reader.time_ns(self._behind + size - 1)
-            if self._next_ns is None or due_ns >= self._next_ns:
-                self._next_ns = due_ns + self._interval_ns if self._interval_ns else None
+            if self.pace.allows(self.reader.time_ns(self._behind + size - 1)):
                 return self._take(self._behind + size)
             self._behind += size
             self.held += 1
@@ -117,7 +138,7 @@ class Delivery:
         self._may_call, self._at_end, self._forget = may_call, at_end, forget
         self._tracer: GrabberTracer | None = None
         self._on_flow_end: Callable[[Flow], Any] | None = None
-        self._busy = False
+        self._caller: int | None = None  # the thread that is calling somebody
         self._thread: threading.Thread | None = None
 
     def follow(self, tracer: GrabberTracer, on_flow_end: Callable[[Flow], Any]) -> None:
@@ -127,7 +148,12 @@ class Delivery:
     @property
     def idle(self) -> bool:
         """Whether nothing is called, and nothing waits to be."""
-        return not self._busy and not self._due()
+        return self._caller is None and not self._due()
+
+    @property
+    def inside(self) -> bool:
+        """Whether this thread is in one of the callbacks."""
+        return self._caller == threading.get_ident()
 
     def _due(self) -> bool:
         """Whether a call is due, as far as is known without taking its packets."""
@@ -158,6 +184,9 @@ class Delivery:
             if one.over:
                 self._forget(one)
             if some is not None:
+                if one.pace.limited and not one.over:  # next time it is the turn of the others
+                    self.packets.remove(one)
+                    self.packets.append(one)
                 function = one.callback.function
                 return lambda: self._try(function, some, f"{len(some)} packets")
         return None
@@ -173,9 +202,9 @@ class Delivery:
         """Call what is due, unless somebody is at it."""
         while True:
             with self._condition:
-                if self._busy or (job := self._next()) is None:
+                if self._caller is not None or (job := self._next()) is None:
                     return
-                self._busy = True
+                self._caller = threading.get_ident()
             self._call(job)
 
     def _call(self, job: Job) -> None:
@@ -183,7 +212,7 @@ class Delivery:
             job()
         finally:
             with self._condition:
-                self._busy = False
+                self._caller = None
                 self._condition.notify_all()
 
     def start(self, goes_on: Callable[[], bool]) -> None:
@@ -196,13 +225,16 @@ class Delivery:
     def _loop(self, goes_on: Callable[[], bool]) -> None:
         while True:
             with self._condition:
-                while self._busy or (job := self._next()) is None:
-                    if not goes_on() and not self._busy:
+                while self._caller is not None or (job := self._next()) is None:
+                    if not goes_on() and self._caller is None:
                         self._thread = None
                         return
                     self._condition.wait()
-                self._busy = True
-            self._call(job)
+                self._caller = threading.get_ident()
+            try:
+                self._call(job)
+            except BaseException:  # noqa: BLE001 - sys.exit, or a warning that is an error: nobody else would call on
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     @property
     def threaded(self) -> bool:

@@ -67,6 +67,10 @@ class TracerSpec:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping):
+            raise UsageError(f"options of a tracer is {self.options!r}; it must be a mapping")
+        if self.keep is not None and not isinstance(self.keep, bool):
+            raise UsageError(f"keep of a tracer is {self.keep!r}; it must be True or False")
         options_for(self.profile, **self.options)
         if self.on_flow_end is not None and not callable(self.on_flow_end):
             raise UsageError(f"on_flow_end is a function that takes a flow, not {self.on_flow_end!r}")
@@ -184,7 +188,7 @@ class FlowSpec:
         """The same with another graph: a copy."""
         made = FlowSpec()
         made._graph, made.callbacks, made.tracer, made.buffer = graph, self.callbacks, self.tracer, self.buffer
-        made.parameters = self.parameters
+        made.parameters = dict(self.parameters)
         return made
 
     def __str__(self) -> str:
@@ -225,5 +229,6 @@ def _tracer_of(given: Any) -> TracerSpec | None:
             if isinstance(value, str) or not isinstance(value, Iterable):
                 raise UsageError(f"{name} of a tracer is {value!r}; it must be a list")
             named[name] = tuple(value)
-    named["options"] = {**dict(named.get("options") or {}), **rules}
+    if rules and isinstance(options := named.get("options", {}), Mapping):
+        named["options"] = {**options, **rules}
     return TracerSpec(**named)

@@ -9,6 +9,8 @@ looks, and none of them holds it while it waits, steps the monitor, or calls a f
 from __future__ import annotations
 
 import enum
+import math
+import numbers
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -19,14 +21,14 @@ from traceflow.errors import NotAllowedError, StateError, TraceflowError, UsageE
 from traceflow.filters.kinds import needs_flows
 from traceflow.flows import Account, FlowSet
 from traceflow.grabbing.buffers import Reader, Ring, Stream
-from traceflow.grabbing.delivery import Delivery, PacketCalls
+from traceflow.grabbing.delivery import Delivery, Pace, PacketCalls
 from traceflow.grabbing.flowspec import FlowSpec, PacketCallback
 from traceflow.grabbing.grabbed import Packet, Packets
 from traceflow.grabbing.inlets import Device
 from traceflow.grabbing.sharing import Counts
 from traceflow.grabbing.tracing import GrabberTracer
 
-__all__ = ["Grabber", "GrabberState", "Host", "tracer_failed"]
+__all__ = ["Grabber", "GrabberState", "Host", "seconds", "tracer_failed"]
 
 _AHEAD = 256
 """Packets that iteration takes from the buffer at once: one look at the buffer costs as much as some packets."""
@@ -78,6 +80,7 @@ class Grabber:
         graph: The graph as it runs: every path begins with a device.
         error: Why it was closed, where it was not by `close`.
         verdict: What the policy said; None: there is none.
+        snaplen: Octets of each packet that are handed out at most, as it was authorised; None: all.
         outlet: Equal for grabbers that are given the same packets. For the monitor.
         asks_for_flows: Whether a filter of it reads what the flow table says. For the monitor.
     """
@@ -86,7 +89,8 @@ class Grabber:
         self.spec, self.graph, self.verdict = spec, spec.graph, verdict
         self.error: TraceflowError | None = None
         self.asks_for_flows = any(needs_flows(node.filter) for node in self.graph.nodes)
-        self.outlet: Hashable = (frozenset(self.graph.sinks), spec.snaplen)
+        self.snaplen = spec.snaplen
+        self.outlet: Hashable = (frozenset(self.graph.sinks), self.snaplen)
         self.tracer = None if spec.tracer is None else GrabberTracer(spec.tracer)
         self.stream: Stream | None = None
         self.delivery = Delivery(repr(self), host.condition, self._may_call, lambda: self._at_end, self._forget)
@@ -96,12 +100,15 @@ class Grabber:
         self._ahead: deque[Packet] = deque()
         self._at_end = False
         self._lost = self._dropped = self._held = 0
-        self._per_second = getattr(verdict, "callbacks_per_second", None)
+        self._per_second: int | None = getattr(verdict, "callbacks_per_second", None)
+        self._pace = Pace(self._per_second or None)  # none at all is refused when a callback is added
         if self.tracer is not None and spec.tracer is not None and spec.tracer.on_flow_end is not None:
             self.delivery.follow(self.tracer, spec.tracer.on_flow_end)
 
     def connect(self, stream: Stream) -> None:
         """Take the stream of its packets. For the monitor, once, before anybody else knows the grabber."""
+        for callback in self.spec.callbacks:
+            self._refuse(callback)  # before there is anything that would have to be given back
         self.stream = stream
         if self.spec.buffered:
             self._reader = self._host.ring.reader(stream)
@@ -264,12 +271,12 @@ class Grabber:
 
         Raises:
             StateError: It was not activated yet, or is closed.
-            UsageError: It has no buffer, or one that cannot hold so many.
+            UsageError: It has no buffer, or one that cannot hold so many; or the timeout is no number.
         """
         self._refuse_unread()
         if not isinstance(packets, int) or not 0 <= packets <= self._host.ring.packets:
             raise UsageError(f"cannot wait for {packets!r} packets; the buffer holds {self._host.ring.packets}")
-        expired = threading.Event()
+        expired, timeout = threading.Event(), seconds(timeout)
         if timeout is not None and timeout <= 0:
             return self.waiting
 
@@ -328,7 +335,7 @@ class Grabber:
         if self._state in (GrabberState.INSTANTIATED, GrabberState.CLOSED):
             raise StateError(
                 f"a grabber that is {self._state.name} has nothing to read; it would have to be ACTIVE or PAUSED"
-            )
+            ) from self.error
         if self._reader is None:
             raise UsageError("this grabber keeps no packets for a reader: it has callbacks or a tracer, or parameter "
                              "buffer is False; populate its FlowSpec with {'buffer': True}")  # fmt: skip
@@ -356,20 +363,29 @@ class Grabber:
             if self._state is GrabberState.CLOSED:
                 raise StateError("a grabber that is CLOSED calls nobody; it would have to be INSTANTIATED, ACTIVE or "
                                  "PAUSED")  # fmt: skip
+            self._refuse(callback)
             self._add(callback)
             self._host.changed()
 
-    def _add(self, callback: PacketCallback) -> None:
+    def _refuse(self, callback: PacketCallback) -> None:
+        """Refuse a callback that may not be, or never would be called.
+
+        Raises:
+            NotAllowedError: The policy allows none.
+            UsageError: The buffer cannot hold its packets.
+        """
         if self._per_second == 0:
             raise NotAllowedError("callbacks are not allowed: the policy grants none in a second")
         if callback.packets > self._host.ring.packets:
             raise UsageError(f"a callback for {callback.packets} packets at a time would never be called; the buffer "
                              f"holds {self._host.ring.packets}")  # fmt: skip
+
+    def _add(self, callback: PacketCallback) -> None:
         assert self.stream is not None
         reader = self._host.ring.reader(self.stream)
         if self._state is GrabberState.ACTIVE:
             reader.activate()
-        self.delivery.packets.append(PacketCalls(callback, reader, self._per_second))
+        self.delivery.packets.append(PacketCalls(callback, reader, self._pace))
 
     def _forget(self, one: PacketCalls) -> None:
         """Take a callback out whose lifetime is over."""
@@ -439,7 +455,10 @@ class Grabber:
             return self.tracer.account
 
     def __repr__(self) -> str:
-        return f"<Grabber {self.graph.text}>"
+        try:
+            return f"<Grabber {self.graph.text}>"
+        except UsageError:  # shares too much to be written down
+            return f"<Grabber of {len(self.graph.nodes)} filters>"
 
 
 def tracer_failed(error: Exception) -> TraceflowError:
@@ -449,3 +468,19 @@ def tracer_failed(error: Exception) -> TraceflowError:
     made = TraceflowError(f"the tracer of a grabber failed: {type(error).__name__}: {error}")
     made.__cause__ = error
     return made
+
+
+def seconds(timeout: float | None) -> float | None:
+    """A timeout, not longer than threads can wait.
+
+    Args:
+        timeout: Seconds; None: as long as it takes.
+
+    Raises:
+        UsageError: It is no number.
+    """
+    if timeout is None:
+        return None
+    if not isinstance(timeout, numbers.Real) or math.isnan(timeout):
+        raise UsageError(f"timeout is {timeout!r}; it must be a number of seconds, or None")
+    return min(float(timeout), threading.TIMEOUT_MAX)

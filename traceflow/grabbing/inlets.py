@@ -16,6 +16,7 @@ from traceflow.filters.graph import DEVICE, Call, Graph, Node
 from traceflow.filters.kinds import make_call
 from traceflow.packets import Batch
 from traceflow.sources import open_source
+from traceflow.sources.inputs import open_path
 from traceflow.sources.live import open_live
 
 __all__ = ["Device", "Devices", "Source", "device_of"]
@@ -69,6 +70,9 @@ class Device:
         except TraceflowError as error:
             self._failed.append(error)
             return None
+        except BaseException as error:  # Ctrl-C too: what gives the batches may be over by that, and says it is the end
+            self._failed.append(TraceflowError(f"reading {self.name} was broken off by {error!r}: packets are missing"))
+            raise
 
     def stop(self) -> None:
         """Have a live source give no more batches, so that whoever waits for one goes on."""
@@ -117,20 +121,22 @@ class Devices:
     def connected(self, graph: Graph) -> Graph:
         """A graph of which every path begins with a device: those that name none begin with all devices in parallel.
 
+        It is made anew of the last nodes of the one that is given: what hangs on these is what a policy looks at, so
+        nothing else may run, whatever attributes the graph and its nodes have been given.
+
         Raises:
             UsageError: There is no device.
         """
+        graph = Graph(graph.sinks)
         heads = [node for node in graph.heads if device_of(node) is None]
-        if not heads:
-            return graph
-        if not self.names:
+        if heads and not self.names:
             raise UsageError(f"{heads[0].filter.text} has no device before it, and the monitor has none; begin the "
                              "graph with (device,NAME), or give the monitor its sources")  # fmt: skip
         before = [Node(make_call(DEVICE, name)) for name in self.names]
         moved: dict[Node, Node] = {}
         for node in graph.nodes:
-            first = node.upstream or (before if device_of(node) is None else ())
-            moved[node] = Node(node.filter, (moved.get(one, one) for one in first))
+            first = [moved[one] for one in node.upstream] or (before if device_of(node) is None else ())
+            moved[node] = Node(node.filter, first)
         return Graph(moved[node] for node in graph.sinks)
 
     def open(self, graph: Graph) -> list[Device]:
@@ -138,7 +144,7 @@ class Devices:
 
         Raises:
             UsageError: There is no such device.
-            TraceflowError: An interface cannot be opened.
+            TraceflowError: A capture or an interface cannot be opened.
         """
         names = [name for node in graph.heads if (name := device_of(node)) is not None]
         for name in names:
@@ -159,6 +165,9 @@ class Devices:
 
     def _source(self, given: str | os.PathLike[str]) -> Source:
         if not isinstance(given, str) or _is_file(given) or os.sep in given or given == "-":
+            name = os.fsdecode(given)
+            if name != "-" and not _is_pipe(name):  # which can be opened once only
+                open_path(name, name).close()  # a mistake is said now, not as an error behind the end
             return open_source(given, batch_frames=_BATCH_FRAMES, read_octets=_READ_OCTETS)
         return self._open_interface(given)
 
@@ -177,6 +186,15 @@ def device_of(node: Node) -> str | None:
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_pipe(name: str) -> bool:
+    """Whether it is there, and neither a file nor a directory."""
+    try:
+        path = Path(name)
+        return path.exists() and not (path.is_file() or path.is_dir())
     except (OSError, ValueError):
         return False
 

@@ -32,7 +32,7 @@ from traceflow.filters.graph import Node
 from traceflow.grabbing.buffers import MODES, Ring, Stream
 from traceflow.grabbing.flowspec import FlowSpec
 from traceflow.grabbing.following import FlowFollower
-from traceflow.grabbing.grabber import Grabber, GrabberState, tracer_failed
+from traceflow.grabbing.grabber import Grabber, GrabberState, seconds, tracer_failed
 from traceflow.grabbing.inlets import Device, Devices, Source
 from traceflow.grabbing.sharing import Counts, Plan, SharedNodes, plans_of
 from traceflow.options import options_for
@@ -64,7 +64,7 @@ class Monitor:
         errors: What went wrong besides the devices.
 
     Raises:
-        UsageError: An unknown profile, a buffer that cannot be, or sources that are none.
+        UsageError: An unknown profile, a buffer that cannot be, sources that are none, or a policy that is none.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Monitor:
         buffer_packets: int = 1 << 16,
         open_interface: Callable[[str], Source] | None = None,
     ) -> None:
+        if policy is not None and not callable(getattr(policy, "check", None)):
+            raise UsageError(f"policy is {policy!r}; it must be a Policy, such as Policy.read(path) gives")
         options = options_for(profile)
         self.condition = threading.Condition(threading.RLock())
         self.ring = Ring(buffer_octets, buffer_packets, mode)
@@ -113,11 +115,12 @@ class Monitor:
         Raises:
             NotAllowedError: The policy rejects it; `verdict` says why.
             UsageError: It is not populated, or names a device that is none.
-            TraceflowError: An interface cannot be opened.
+            TraceflowError: A capture or an interface cannot be opened.
         """
         if not isinstance(spec, FlowSpec):
             raise UsageError(f"a FlowSpec is instantiated, not {spec!r}; see FlowSpec().populate(graph)")
-        spec = spec.on(self._devices.connected(spec.graph))
+        # a plain copy: what is checked is what runs, whatever becomes of the definition, and whatever overrides parts
+        spec = FlowSpec.on(spec, self._devices.connected(spec.graph))
         verdict = None if self._policy is None else self._policy.check(spec, user=self._user)
         if verdict is not None and not verdict:
             raise NotAllowedError(verdict)
@@ -129,9 +132,9 @@ class Monitor:
             self._nodes.take(spec.graph)
             try:
                 grabber = Grabber(self, spec, devices, Counts(spec.graph, self._nodes), verdict)
-                if grabber.outlet not in self._streams:
-                    self._streams[grabber.outlet] = self.ring.stream()
-                grabber.connect(self._streams[grabber.outlet])
+                stream = self._streams.get(grabber.outlet, self.ring.stream())
+                grabber.connect(stream)
+                self._streams[grabber.outlet] = stream
             except BaseException:
                 self._nodes.give_back(spec.graph)
                 raise
@@ -174,9 +177,13 @@ class Monitor:
         """Give back the nodes of a grabber that closes. For grabbers."""
         self._nodes.give_back(grabber.graph)
         self._grabbers.remove(grabber)
-        self._parting.append(grabber)
+        self._part(grabber)
         if not any(other.outlet == grabber.outlet for other in self._grabbers):
             del self._streams[grabber.outlet]
+
+    def _part(self, *closed: Grabber) -> None:
+        """Remember closed grabbers for as long as any of their callbacks is due."""
+        self._parting = [one for one in (*self._parting, *closed) if not one.delivery.idle]
 
     # --- one batch -----------------------------------------------------------------------------------------------
 
@@ -190,6 +197,11 @@ class Monitor:
             StateError: A thread runs it, or it is closed.
             UsageError: A filter, sink or plugin called it.
         """
+        if self._closed:
+            raise StateError("a monitor that is closed is not stepped; make another one")
+        return self._step_if_stopped()
+
+    def _step_if_stopped(self) -> bool:
         if self.running:
             raise StateError("a monitor that runs in a thread is not stepped; stop it first")
         return self.pull()
@@ -205,8 +217,8 @@ class Monitor:
             raise UsageError("a filter, sink or plugin cannot step the monitor that runs it; a callback can")
         stepped = self._step()
         with self.condition:
-            parting, self._parting = self._parting, []
-            grabbers = [one for one in (*self._callers, *parting) if not one.delivery.idle]
+            self._part()
+            grabbers = [*self._parting, *(one for one in self._callers if not one.delivery.idle)]
         for grabber in grabbers:
             if not grabber.delivery.threaded:
                 grabber.delivery.run()
@@ -217,17 +229,12 @@ class Monitor:
             self._stepper = threading.get_ident()
             try:
                 with self.condition:
-                    if self._closed:
-                        raise StateError("a monitor that is closed is not stepped; make another one")
-                    device = self._next_device()
+                    device = None if self._closed else self._next_device()  # closed meanwhile: by a callback, say
                 if device is None:
                     return False
                 batch = device.next()
                 with self.condition:
-                    if batch is None:
-                        self._end(device)
-                    else:
-                        self._handle(device, batch)
+                    self._take(device, batch)
                     self.condition.notify_all()
                 return True
             finally:
@@ -264,6 +271,21 @@ class Monitor:
             if device in grabber.devices and all(one.ended for one in grabber.devices):
                 grabber.end()
 
+    def _take(self, device: Device, batch: Batch | None) -> None:
+        """Handle a batch, or the end of a device; what is broken off, by Ctrl-C for one thing, is no secret."""
+        try:
+            if batch is None:
+                self._end(device)
+            else:
+                self._handle(device, batch)
+        except BaseException as error:
+            what = "the end" if batch is None else f"a batch of {len(batch.frames)} frames"
+            said = (
+                f"{what} of {device.name} was broken off by {error!r}: counters, buffer and flows may lack some of it"
+            )
+            self.errors.append(TraceflowError(said))
+            raise
+
     def _handle(self, device: Device, given: Batch) -> None:
         """Take a batch through filters, buffer and tracers."""
         count = len(given.frames)
@@ -288,7 +310,7 @@ class Monitor:
         for outlet in plan.outlets:
             selection = outlet.selected(found)
             if selection is not None:
-                selection = _within(selection, outlet.users[0].spec.snaplen)
+                selection = _within(selection, outlet.users[0].snaplen)
                 if any(user.stores and user.state is GrabberState.ACTIVE for user in outlet.users):
                     wanted.append((outlet.users[0].stream, selection))
             self._trace(outlet.users, batch, selection)
@@ -327,8 +349,9 @@ class Monitor:
         Raises:
             StateError: A thread runs it, or it is closed.
         """
-        while self.step():
-            pass
+        goes_on = self.step()
+        while goes_on:  # closed meanwhile, it is over
+            goes_on = self._step_if_stopped()
 
     def start(self) -> None:
         """Have a thread step it from now on, and wait for grabbers to be activated, until `stop`.
@@ -376,34 +399,50 @@ class Monitor:
         Returns:
             Whether it has stopped. From a filter, sink or plugin it is not waited for.
         """
+        timeout = seconds(timeout)
         with self.condition:
             self._stopping = True
             self.condition.notify_all()
-            if self._thread is threading.current_thread():
-                return False
-            return self.condition.wait_for(lambda: not self.running, timeout)
+            thread = self._thread
+            if thread is threading.current_thread() or self.inside:
+                return not self.running
+            # this one: who starts the monitor anew meanwhile does not keep anybody here
+            return self.condition.wait_for(lambda: thread is None or self._thread is not thread, timeout)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until all that active grabbers need was read, and all callbacks that were due were called.
+        """Wait until all that active grabbers need was read, and all callbacks that were due on threads were called.
+
+        Where the thread was stopped, or the monitor closed, what was not read is not waited for; calls are, those of
+        closed grabbers too.
 
         Args:
             timeout: Seconds at most; None: as long as it takes. An interface has no end, and is not waited for.
 
         Returns:
-            Whether that is so. At once where no thread runs it.
-        """
-        with self.condition:
-            return self.condition.wait_for(lambda: not self.running or self._idle(), timeout)
+            Whether that is so. A callback does not wait for its own grabber's callbacks.
 
-    def _idle(self) -> bool:
+        Raises:
+            UsageError: A filter, sink or plugin called it.
+        """
+        if self.inside:
+            raise UsageError("a filter, sink or plugin cannot wait for the monitor that runs it")
+        timeout = seconds(timeout)
+        with self.condition:
+            return self.condition.wait_for(lambda: (not self.running or self._all_read()) and self._all_said(), timeout)
+
+    def _all_read(self) -> bool:
         left = [device for device in self._devices.opened if not device.ended]
-        reading = self._stale or any(device.name in self._plans for device in left)
-        return not reading and all(grabber.delivery.idle for grabber in self._grabbers)
+        return not self._stale and not any(device.name in self._plans for device in left)
+
+    def _all_said(self) -> bool:
+        deliveries = [grabber.delivery for grabber in (*self._grabbers, *self._parting)]
+        return all(one.idle or one.inside or not one.threaded for one in deliveries)
 
     def close(self) -> None:
         """Stop, close all grabbers and what was opened here. May be called again.
 
-        A source that waits for frames, other than an interface, is waited for.
+        Callbacks on threads may block, and are not waited for; `join` does that. A source that waits for frames, other
+        than an interface, is waited for.
 
         Raises:
             UsageError: A filter, sink or plugin called it.

@@ -7,11 +7,12 @@ planned when the set of active graphs changes, not for each batch: a node that o
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from traceflow.errors import FilterError, TraceflowError
+from traceflow.errors import FilterError, TraceflowError, UsageError
 from traceflow.filters.contract import Runner, Seen, Selection
 from traceflow.filters.graph import Call, Graph, Node, calls_of
 from traceflow.filters.kinds import needs_flows, runner_of
@@ -76,10 +77,11 @@ class Counts:
     def __init__(self, graph: Graph, nodes: SharedNodes) -> None:
         self._runners = {node: nodes.runner(node) for node in graph.nodes if device_of(node) is None}
         self._wraps = {node: _wrap_of(node) for node in self._runners}
-        texts = [node.filter.text for node in graph.nodes]
+        times = collections.Counter(node.filter.text for node in graph.nodes)
         self._names = {
-            node: node.filter.text if texts.count(node.filter.text) == 1 else Graph([node]).text
-            for node in self._runners
+            node: node.filter.text if times[node.filter.text] == 1 else _path_text(node, number)
+            for number, node in enumerate(graph.nodes, 1)
+            if node in self._runners
         }
         self._sums: dict[Node, dict[str, int]] = {}
         self._before: dict[Node, dict[str, int]] | None = None
@@ -114,8 +116,19 @@ class Counts:
         return found
 
     def by_text(self) -> dict[str, dict[str, int]]:
-        """The counters of each node that has any, by its text; by that of its whole path where two have the same."""
+        """The counters of each node that has any, by its text; by that of its whole path where two have the same.
+
+        Where the text of that path would be too long, it is the text of the node and its number in the graph.
+        """
         return {self._names[node]: counters for node, counters in self._now().items() if counters}
+
+
+def _path_text(node: Node, number: int) -> str:
+    """The text of a node with all before it, or, where that would be too long, with its number in its graph."""
+    try:
+        return Graph([node]).text
+    except UsageError:
+        return f"{node.filter.text} as filter {number}"
 
 
 def _wrap_of(node: Node) -> int:

@@ -282,6 +282,8 @@ def _odd_form(call: Call) -> str:
     """What is wrong with a call that `make_call` did not make: rules read parameters in the form that it gives."""
     if call.kind not in KINDS:
         return f"there is no filter of the exact name {printable(call.kind)}; make it with make_call"
+    if call.memory is not None and (type(call.memory) is not int or call.memory not in KINDS[call.kind].memory):
+        return f"it cannot have the memory {printable(repr(call.memory))}; make it with make_call"
     if call.kind in BUILT_IN and call.kind not in _READ_ELSEWHERE:
         try:
             right = KINDS[call.kind].canonical(call.parameter)

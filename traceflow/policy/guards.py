@@ -126,7 +126,7 @@ def _lets_all_pass(call: Call) -> bool:
 
 
 def _is(use: Use, call: Call, in_doubt: bool) -> bool:
-    if use.name not in (EVERY, call.kind):
+    if use.name != EVERY and use.name.lower() != call.kind.lower():  # no two kinds differ by that alone
         return False
     if use.parameter is not None and use.parameter != call.parameter:
         return False
