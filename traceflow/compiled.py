@@ -331,7 +331,8 @@ def compile_test(function: Callable[..., Any], frame: np.dtype[Any], packet: np.
         octets_type = types.Array(types.uint8, 1, "C", readonly=True)
         arguments = (numba.from_dtype(frame), numba.from_dtype(packet), octets_type, *([types.int64] * numbered))
         test.compile(arguments)
-        returned = types.unliteral(test.overloads[arguments].signature.return_type)  # `return True` is one, too
+        returned = test.overloads[arguments].signature.return_type
+        returned = getattr(returned, "literal_type", returned)  # that of `return True`
         if returned != types.boolean:
             raise TypeError(f"{plain.__name__} must return a bool, and returns {returned}")
 
