@@ -112,11 +112,11 @@ def test_another_answer_is_an_error_that_names_the_function(answer: Any, says: s
 
 
 def test_what_a_function_raises_is_named_with_it() -> None:
-    def divides(frames: Any, packets: Any, octets: Any) -> Any:
+    def by_zero(frames: Any, packets: Any, octets: Any) -> Any:
         raise ZeroDivisionError("by zero")
 
-    with pytest.raises(FilterError, match=r"\(divides\) raised ZeroDivisionError: by zero"):
-        passes(function(divides).text, seen())
+    with pytest.raises(FilterError, match=r"\(by_zero\) raised ZeroDivisionError: by zero"):
+        passes(function(by_zero).text, seen())
 
     def reads_on(frame: Any, packet: Any, octets: Any) -> Any:
         return octets[len(octets)] == 0
