@@ -118,3 +118,26 @@ def _frames_of(batch: Batch) -> list[bytes]:
         batch.octets[start : start + captured].tobytes()
         for start, captured in np.stack([batch.frames["start"], batch.frames["captured"]], 1).tolist()
     ]
+
+
+@pytest.mark.parametrize("damage", ["", "a length that cannot be"])
+def test_a_batch_stays_as_it_is_while_the_next_captures_are_begun(
+    fixtures_folder: Path, tmp_path: Path, damage: str
+) -> None:
+    # The end of a capture is found by a walk that fills no rows, and damage without a further read. Neither may cost
+    # one of the AHEAD + 1 batches that exist at once its place.
+    paths = []
+    for number, name in enumerate(("T01.pcap", "T02.pcap", "T03.pcap", "T04.pcap")):
+        paths.append(tmp_path / f"{number}.pcap")
+        paths[-1].write_bytes((fixtures_folder / name).read_bytes() + (b"\xff" * 16 if damage else b""))
+
+    def shown(batch: Batch) -> tuple[bytes, list[bytes]]:
+        spans = zip(batch.frames["start"].tolist(), batch.frames["captured"].tolist(), strict=True)
+        return batch.frames.tobytes(), [batch.octets[start : start + size].tobytes() for start, size in spans]
+
+    with open_source(*paths, batch_frames=3, ahead=AHEAD) as captures:
+        held: list[tuple[Batch, tuple[bytes, list[bytes]]]] = []
+        for batch in captures.batches():
+            held = [*held[-AHEAD:], (batch, shown(batch))]
+            assert [shown(kept) for kept, _ in held] == [before for _, before in held]
+    assert captures.opened == len(paths)

@@ -112,11 +112,11 @@ def test_another_answer_is_an_error_that_names_the_function(answer: Any, says: s
 
 
 def test_what_a_function_raises_is_named_with_it() -> None:
-    def divides(frames: Any, packets: Any, octets: Any) -> Any:
+    def by_zero(frames: Any, packets: Any, octets: Any) -> Any:
         raise ZeroDivisionError("by zero")
 
-    with pytest.raises(FilterError, match=r"\(divides\) raised ZeroDivisionError: by zero"):
-        passes(function(divides).text, seen())
+    with pytest.raises(FilterError, match=r"\(by_zero\) raised ZeroDivisionError: by zero"):
+        passes(function(by_zero).text, seen())
 
     def reads_on(frame: Any, packet: Any, octets: Any) -> Any:
         return octets[len(octets)] == 0
@@ -138,6 +138,7 @@ def test_names_are_names_and_nobody_elses() -> None:
         ("", "no name for a filter"),
         ("a b", "no name for a filter"),
         ("a" * 65, "no name for a filter"),
+        (None, "None is no name for a filter"),
     ):
         with pytest.raises(UsageError, match=says):
             register_function(name, at_least)
@@ -167,5 +168,13 @@ def test_what_cannot_be_compiled() -> None:
         return packet["no_such_column"] == 0
 
     for wrong, says in ((is_text, "must return a bool"), (allocates, ""), (unknown, "no_such_column")):
-        with pytest.raises(UsageError, match=f"filter 'broken' cannot be compiled: .*{says}"):
+        with pytest.raises(UsageError, match=f"filter 'broken' cannot be compiled: [^\x1b]*{says}[^\x1b]*$"):
             register_function("broken", wrong, compiled=True)
+
+
+def test_a_compiled_function_may_always_say_yes() -> None:
+    def always(frame: Any, packet: Any, octets: Any) -> Any:
+        return True  # to Numba a literal, which is not the type bool
+
+    register_function("always", always, compiled=True)
+    assert passes("(always)", seen()) == [0, 1, 2, 3]

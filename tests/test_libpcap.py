@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from traceflow import libpcap
-from traceflow.errors import LibraryMissingError, TraceflowError, UsageError
+from traceflow.errors import CannotWriteError, LibraryMissingError, TraceflowError, UsageError
 from traceflow.libpcap import EXPRESSION_MAX, PROGRAM, ExpressionError, compile_expression, library, version
 
 
@@ -119,6 +119,12 @@ def test_temporary_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ExpressionError):
         compile_expression("foo bar", order="big")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_for_the_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(CannotWriteError, match="cannot be written: No such file or directory; set TMPDIR to a folder"):
+        compile_expression("tcp", order="little")
 
 
 def test_nothing_is_left_allocated() -> None:

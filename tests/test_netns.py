@@ -318,17 +318,19 @@ def test_an_idle_flow_ends_on_a_silent_link_and_sigterm_ends_the_capture() -> No
 
 
 def test_an_interface_that_leaves_ends_the_capture() -> None:
+    captured = (("w1",), ("x1",), ("x1", "--backend", "libpcap"))
     with pair("w0", "w1", "10.78.0"), pair("x0", "x1", "10.79.0"):
-        both = [
-            traced("flows", "-i", name, "-T", "csv", "--fields", "orig_addr,packets,end_cause") for name in ("w1", "x1")
+        all_three = [
+            traced("flows", "-T", "csv", "--fields", "orig_addr,packets,end_cause", "-i", *which) for which in captured
         ]
-        for live in both:
+        for live in all_three:
             live.begun()
         python(HERE, UDP % "10.78.0.2" + UDP % "10.79.0.2")
         ip("-n", THERE, "link", "del", "w1")
         ip("-n", THERE, "link", "set", "x1", "down")
-        results = [live.end(None) for live in both]
-    expected = ((78, "w1: the interface is gone"), (79, "x1: the interface is down"))
+        results = [live.end(None) for live in all_three]
+    down = "x1: the interface is down; switch it on"
+    expected = ((78, "w1: the interface is gone"), (79, down), (79, down))
     for (code, out, err), (net, says) in zip(results, expected, strict=True):
         assert code == Exit.INCOMPLETE
         assert f"10.{net}.0.1,3,end of input\n" in out, "what had come before is there"

@@ -417,6 +417,7 @@ def compile_test(function: Callable[..., Any], frame: np.dtype[Any], packet: np.
         arguments = (numba.from_dtype(frame), numba.from_dtype(packet), octets_type, *([types.int64] * numbered))
         test.compile(arguments)
         returned = test.overloads[arguments].signature.return_type
+        returned = getattr(returned, "literal_type", returned)  # that of `return True`
         if returned != types.boolean:
             raise TypeError(f"{plain.__name__} must return a bool, and returns {returned}")
 

@@ -28,7 +28,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.errors import LibraryMissingError, UsageError
+from traceflow.errors import CannotWriteError, LibraryMissingError, UsageError
 
 __all__ = ["EXPRESSION_MAX", "PROGRAM", "SNAPLEN", "ExpressionError", "compile_expression", "library", "version"]
 
@@ -171,6 +171,7 @@ def compile_expression(
         ExpressionError: libpcap refuses it; its words are in the message.
         UsageError: The expression is too long, or no text that libpcap could be given; or an impossible link type.
         LibraryMissingError: There is no libpcap.
+        CannotWriteError: There is an order, and no temporary file can be written.
     """
     octets = expression.encode("utf-8", "surrogateescape")
     if b"\0" in octets:
@@ -225,11 +226,21 @@ def _opened(pcap: ctypes.CDLL, link: int, snaplen: int, order: str | None) -> It
 
 
 def _empty_capture(link: int, snaplen: int, order: str) -> Path:
-    """A temporary file that is the header of a capture and nothing else."""
+    """A temporary file that is the header of a capture and nothing else.
+
+    Raises:
+        CannotWriteError: There is no folder for it, or no room.
+    """
     header = struct.pack("<IHHIIII" if order == "little" else ">IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, snaplen, link)
-    place, name = tempfile.mkstemp(prefix="traceflow-", suffix=".pcap")
-    with os.fdopen(place, "wb") as file:
-        file.write(header)
+    try:
+        place, name = tempfile.mkstemp(prefix="traceflow-", suffix=".pcap")
+        with os.fdopen(place, "wb") as file:
+            file.write(header)
+    except OSError as error:
+        raise CannotWriteError(
+            f"a filter is compiled with a temporary file of 24 octets, which cannot be written: "
+            f"{error.strerror or error}; set TMPDIR to a folder that may be written"
+        ) from error
     return Path(name)
 
 

@@ -15,15 +15,17 @@ import sys
 import numpy as np
 
 from traceflow.analysis import analysis_rows
+from traceflow.checksums import verify_batch
 from traceflow.compiled import is_to_be_compiled
-from traceflow.decode import decode_batch
+from traceflow.decode import decode_batch, decode_quotes
 from traceflow.duplicates import DuplicateFinder
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW
+from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
 from traceflow.live import live_rows
 from traceflow.options import Options
-from traceflow.packets import FRAME, PACKET
+from traceflow.packets import FRAME, PACKET, Batch
 from traceflow.sources import open_source
 from traceflow.table import FROM_UPPER, MARK, FlowTable
 from traceflow.timeouts import HEAP, when_due
@@ -61,9 +63,21 @@ def _compile_table() -> None:
 
 
 def compile_all() -> None:
-    """Compile the kernels of a usual run, or load them, here and now: for those who cannot wait later."""
+    """Compile all kernels of a run, or load them, here and now: for those who cannot wait later.
+
+    Those too that only a quiet link, a fragment, an ICMP error or checksums need.
+    """
     _compile_table()
     compile_others()
+    rows = np.zeros(1, FRAME)
+    batch = Batch(np.zeros(64, np.uint8), rows, 1, 1)
+    packets = np.zeros(1, PACKET)
+    decode_quotes(batch, packets)
+    FragmentTable().resolve(batch.octets, rows, packets, 1, 0)
+    verify_batch(batch.octets, rows, packets)
+    table = FlowTable(Options())
+    table.tick(0)
+    table.end()
 
 
 def compile_others() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from traceflow.cli.commands import Input
 from traceflow.cli.interrupt import Interruption
 from traceflow.cli.messages import note
+from traceflow.filters.machine import Machine
+from traceflow.libpcap import PROGRAM
+from traceflow.packets import FRAME
 from traceflow.sources.live import LiveCapture, open_live
 from traceflow.warmup import compile_all
 
 __all__ = ["begin", "drops", "open_capture"]
+
+_NOTHING = np.array([(0x06, 0, 0, 0)], PROGRAM)
+"""A filter that lets nothing through."""
 
 
 def open_capture(given: Input, interruption: Interruption) -> LiveCapture:
@@ -37,17 +45,20 @@ def open_capture(given: Input, interruption: Interruption) -> LiveCapture:
     return capture
 
 
-def begin(capture: LiveCapture, *, quiet: bool) -> None:
+def begin(capture: LiveCapture, *, filtered: bool, quiet: bool) -> None:
     """Begin to receive, and say so.
 
     Args:
         capture: The capture.
+        filtered: Whether there is a filter.
         quiet: Say nothing.
 
     Raises:
         CannotReadError: An interface is down, or gone.
     """
     compile_all()  # or load: the ring would fill meanwhile
+    if filtered:
+        Machine(_NOTHING).run(np.zeros(1, np.uint8), np.zeros(1, FRAME))
     capture.start()
     if not quiet:
         names = ", ".join(interface.name for interface in capture.interfaces)

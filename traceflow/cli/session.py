@@ -50,6 +50,7 @@ class Session:
         self._stop_announcing: Callable[[], None] | None = None if given.quiet else announce_compiling()
         compile_side_by_side()
         self._quiet = given.quiet
+        self._filtered = given.expression is not None
         self._cut_short = False
         self.progress = Progress(progress and not given.quiet and given.live is None)
         self.interruption = Interruption()
@@ -81,7 +82,7 @@ class Session:
             gc.freeze()  # what the imports made is never looked at again
             gc.enable()
         if self._live is not None:
-            self._live.begin(self.captures, quiet=self._quiet)
+            self._live.begin(self.captures, filtered=self._filtered, quiet=self._quiet)
         for step in self.run.steps():
             self.progress.show("reading", self.captures.octets_read, self.captures.octets_total)
             if self._report is not None:

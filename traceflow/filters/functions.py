@@ -8,6 +8,7 @@ raises, or answers something else) is a FilterError that names it, and closes th
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from traceflow.packets import FRAME, PACKET
 __all__ = ["register_function"]
 
 _NUMBER = 2**63
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""What Numba puts into its messages for terminals."""
 
 _registered: dict[str, tuple[Callable[..., Any], bool, Kind]] = {}
 
@@ -98,7 +101,7 @@ def _compiled_kind(name: str, function: Callable[..., Any], told: bool) -> Kind:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:3])}"
 
 

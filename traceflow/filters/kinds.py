@@ -95,7 +95,7 @@ def register(kind: Kind) -> None:
     Raises:
         UsageError: Its name is no name, or another kind has it.
     """
-    if not _NAME.fullmatch(kind.name):
+    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
         raise UsageError(
             f"{kind.name!r} is no name for a filter; it has up to 64 letters, digits, underscores, a letter first"
         )

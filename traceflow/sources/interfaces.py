@@ -21,7 +21,7 @@ from traceflow.errors import CannotReadError, suggest
 if sys.platform == "linux":
     import fcntl
 
-__all__ = ["ANY", "Device", "device_named", "devices", "may_capture", "no_permission"]
+__all__ = ["ANY", "Device", "device_named", "devices", "is_down", "may_capture", "no_permission"]
 
 ANY = "any"
 """Name under which all interfaces are captured at once, as tcpdump has it."""
@@ -86,6 +86,14 @@ def device_named(name: str) -> Device:
         return _described(name, socket.if_nametoindex(name), ())
     except OSError as error:
         raise CannotReadError(f"{name}: the interface cannot be asked: {error.strerror or error}") from error
+
+
+def is_down(index: int) -> bool:
+    """Whether the interface of that number is switched off; of one that is gone this says no."""
+    try:
+        return _described(socket.if_indextoname(index), index, ()).state == "down"
+    except OSError:
+        return False
 
 
 def no_permission(name: str) -> CannotReadError:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from traceflow.errors import CannotReadError, TraceflowError, suggest
 from traceflow.libpcap import ExpressionError, compile_expression, library
 from traceflow.packets import FINER_THAN_MICROSECONDS, Interface
-from traceflow.sources.interfaces import ANY, Device, no_permission
+from traceflow.sources.interfaces import ANY, Device, is_down, no_permission
 
 __all__ = ["LibpcapTap", "libpcap_devices"]
 
@@ -175,6 +175,10 @@ class LibpcapTap:
         self._held = False
         self._last_ns: int | None = None
         self._error: TraceflowError | None = None
+        self._index = 0
+        if sys.platform == "linux" and name != ANY:
+            with contextlib.suppress(OSError):  # a device of libpcap's own, such as nflog
+                self._index = socket.if_nametoindex(name)
 
     def _activate(self) -> None:
         code = self._pcap.pcap_activate(self._handle)
@@ -276,7 +280,12 @@ class LibpcapTap:
         return self._drops
 
     def fault(self) -> TraceflowError | None:
-        """What ended the capture; None as long as it goes on."""
+        """What ended the capture; None as long as it goes on.
+
+        From version 1.10 on, libpcap on Linux waits for an interface that goes down to come up again, and says nothing.
+        """
+        if self._error is None and self._index and is_down(self._index):
+            return CannotReadError(f"{self._name}: the interface is down; switch it on")
         return self._error
 
     def close(self) -> None:

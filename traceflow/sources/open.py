@@ -189,10 +189,10 @@ class Captures:
         first_in_file = 1
         while not self._closed and (room := self._room()):
             rows = self._rows[0]
-            self._rows.rotate()
             count = reader.walk(rows[:room])
-            if not count:
+            if not count:  # the end; then the rows are those of the first batch of the next capture
                 return
+            self._rows.rotate()
             first_number = self.frames_read + 1
             self.frames_read += count
             yield Batch(window.octets[: window.end], rows[:count], first_number, first_in_file)

@@ -51,6 +51,8 @@ class Window:
             read_into: Fills a memory view from its front and returns how many octets it got, 0 at the end.
             base: Offset in its file of the first octet that `read_into` will give.
         """
+        if self._kept:  # batches of the input before may still be in use
+            self._turn()
         self._read_into = read_into
         self.at = self.end = 0
         self.base = base
@@ -112,14 +114,19 @@ class Window:
         rest = self.left
         before = self.octets
         if self._kept:
-            self._buffers = [*self._buffers[1:], before]
-            if len(self._buffers[0]) < len(before):
-                self._buffers[0] = np.empty(len(before), np.uint8)
-            self.octets, self._kept = self._buffers[0], False
+            self._turn()
         if rest:
             self.octets[:rest] = before[self.at : self.end]
         self.base += self.at
         self.at, self.end = 0, rest
+
+    def _turn(self) -> None:
+        """Go on in the buffer that was left alone for longest."""
+        before = self.octets
+        self._buffers = [*self._buffers[1:], before]
+        if len(self._buffers[0]) < len(before):
+            self._buffers[0] = np.empty(len(before), np.uint8)
+        self.octets, self._kept = self._buffers[0], False
 
     def _double(self) -> None:
         larger = np.empty(2 * len(self.octets), np.uint8)
