@@ -267,6 +267,9 @@ def test_all_mistakes_at_once_with_their_lines(cli: Cli) -> None:
     ("[grabbers.a]\ngraph = '(ip,4)'", [f"a={T01}", f"a={HTTP}"], "two devices have the name a"),
     ("[grabbers.a]\ngraph = '(ip,4)'", ["a=-", "b=-"], "are both standard input"),
     ("[grabbers.a]\ngraph = '(ip,4)'", [T01, "--draw", "x.png"], ".dot or a .svg"),
+    # without a word, lo would be captured, and the file that was named not be read
+    ("[grabbers.a]\ngraph = '(device,lo) -> (ip,4)'", [T01], f"no graph reads it, they read lo; write lo={T01}, or"),
+    ("[grabbers.a]\ngraph = '(device,lo) -> (ip,4)'", ["-i", "x"], "no graph reads it, they read lo; write -i lo=x"),
 ])  # fmt: skip
 def test_what_cannot_be_meant(cli: Cli, text: str, arguments: list[str | Path], message: str) -> None:
     code, out, err = cli("grab", grab_file(text), *arguments)

@@ -60,7 +60,7 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]]) -> None:
     lines = out.splitlines()
     assert lines[0].split(",") == list(INTERFACE_FIELDS)
     lo = next(line.split(",") for line in lines if line.startswith("lo,"))
-    assert lo[3:6] == ["1", "EN10MB", str(device_named("lo").mtu)]
+    assert lo[4:7] == ["1", "EN10MB", str(device_named("lo").mtu)]
     code, out, _ = cli("interfaces", "-T", "jsonl", "--fields", "interface,capture")
     assert {json.loads(line)["interface"] for line in out.splitlines()} == {name for _, name in socket.if_nameindex()}
     assert {json.loads(line)["capture"] for line in out.splitlines()} <= {"yes", "no permission", "down"}
@@ -69,7 +69,7 @@ def test_the_command(cli: Callable[..., tuple[int, str, str]]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("flows",), "Missing argument 'CAPTURE...'."),
+        (("flows",), "Missing argument 'CAPTURE...'. Name a capture, or an interface with -i"),
         (("trace", "-o", "x"), "Missing argument 'CAPTURE...'."),
         (("flows", "x.pcap", "-i", "lo"), "-i captures interfaces; leave it out, or the captures (x.pcap)"),
         (("flows", "-i", "lo", "-i", "lo"), "an interface was given twice"),

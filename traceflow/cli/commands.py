@@ -178,7 +178,7 @@ def _common(command: _Command) -> _Command:
     """Add the argument and the options that all commands have."""
     for decorate in reversed(
         (
-            click.argument("captures", metavar="CAPTURE...", nargs=-1, callback=_captures),
+            click.argument("captures", metavar="CAPTURE...|-i IFACE", nargs=-1, callback=_captures),
             click.option(
                 "--profile",
                 default="default",
@@ -238,7 +238,11 @@ def _common(command: _Command) -> _Command:
 
 _LIVE_OPTIONS = (
     click.option(
-        "-i", "interfaces", metavar="IFACE", multiple=True, help="Capture an interface; several are possible."
+        "-i",
+        "interfaces",
+        metavar="IFACE",
+        multiple=True,
+        help="Capture an interface until Ctrl-C, any: all of them; several are possible. See `traceflow interfaces`.",
     ),
     click.option(
         "-p", "promiscuous", is_flag=True, flag_value=False, default=True, help="Only frames for this machine."
@@ -283,7 +287,7 @@ def _take_live(typed: dict[str, Any], captures: tuple[str, ...]) -> Live | None:
     live, only_live = _live_of(typed)
     if not live.interfaces:
         if not captures:
-            raise click.UsageError("Missing argument 'CAPTURE...'.")
+            raise click.UsageError("Missing argument 'CAPTURE...'. Name a capture, or an interface with -i")
         if only_live:
             raise click.UsageError(f"{only_live[0]} is for interfaces; name one with -i")
         return None

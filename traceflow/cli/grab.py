@@ -79,6 +79,7 @@ def _run(wanted: Grab) -> int:
         for name in map(device_of, graph.heads)
         if name is not None
     }
+    _refuse_unread(typed, places)
     _refuse_inputs(wanted, file, places)
     verdicts = _verdicts(wanted, file, graphs, places)
     if wanted.draw is not None:
@@ -118,6 +119,23 @@ def _connected(file: GrabFile, usual: Mapping[str, Place]) -> dict[str, Graph]:
         raise UsageError("\n".join([f"{file.path}: there is nothing to read; name a CAPTURE, an interface with -i, or "
                                     "devices in [source]", *lacking]))  # fmt: skip
     return graphs
+
+
+def _refuse_unread(typed: Mapping[str, Place], places: Mapping[str, Place]) -> None:
+    """Refuse devices that were typed and that no graph reads: the interface of a graph would be captured instead.
+
+    Raises:
+        UsageError: There are.
+    """
+    first, read = next(iter(places)), ", ".join(places)
+    unread = [
+        f"{name}: no graph reads it, they read {read}; "
+        f"write {'-i ' if place.live else ''}{first}={place.target}, or leave it out"
+        for name, place in typed.items()
+        if name not in places
+    ]
+    if unread:
+        raise UsageError("\n".join(unread))
 
 
 def _refuse_inputs(wanted: Grab, file: GrabFile, places: Mapping[str, Place]) -> None:

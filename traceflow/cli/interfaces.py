@@ -22,11 +22,11 @@ def _cells(device: Device, allowed: bool) -> dict[str, Any]:
         "interface": device.name,
         "index": device.index or None,
         "state": device.state,
+        "capture": capture,
         "link": device.link or None,
         "link_name": LINKS.get(device.link),
         "mtu": device.mtu or None,
         "addresses": " ".join(device.addresses) or None,
-        "capture": capture,
     }
 
 

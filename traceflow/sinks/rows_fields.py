@@ -122,13 +122,13 @@ FRAME_DEFAULT = (
 INTERFACE_FIELDS = _fields(
     (Kind.TEXT, "interface"),
     (Kind.INTEGER, "index"),
-    (Kind.WORD, "state"),
+    (Kind.WORD, "state capture"),
     (Kind.INTEGER, "link"),
     (Kind.WORD, "link_name"),
     (Kind.INTEGER, "mtu"),
-    (Kind.WORD, "addresses capture"),
+    (Kind.WORD, "addresses"),
 )
-"""The fields of `traceflow interfaces`, by name."""
+"""The fields of `traceflow interfaces`, by name. The long addresses come last: a narrow terminal cuts the end."""
 
 
 def kind_of(type_name: str) -> Kind:
