@@ -10,6 +10,7 @@ Environment variables, set by tox.ini:
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,12 +30,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(traceflow.__file__).resolve().parent
 SHARED = ROOT.parent / "shared"
 
-# No deadline: the first example may compile a kernel. Plain kernels are some hundred times slower: fewer examples.
+# No deadline: the first example may compile a kernel. Plain kernels are some hundred times slower: fewer examples. All
+# are tried by the environment that has the tests marked `once` as well; the others see whether their Python differs.
+_ELSEWHERE = os.environ.get("TRACEFLOW_ONCE") == "elsewhere"
 hypothesis.settings.register_profile(
     "house",
     deadline=None,
     derandomize=os.environ.get("TRACEFLOW_DERANDOMIZE") == "1",
-    max_examples=100 if COMPILED else 20,
+    max_examples=20 if not COMPILED else 30 if _ELSEWHERE else 100,
 )
 hypothesis.settings.load_profile("house")
 
@@ -111,6 +114,22 @@ def forget_kinds() -> Iterator[None]:
     yield
     kinds._added.clear()
     kinds._added.update(before)
+
+
+@pytest.fixture
+def cache_without(tmp_path: Path) -> Callable[[str], Path]:
+    """Make a copy of the cache of kernels that lacks one of them, so that a test compiles that one and no other.
+
+    Where tests have no folder for kernels of their own (NUMBA_CACHE_DIR), the copy is empty.
+    """
+
+    def make(kernel: str) -> Path:
+        folder, given = tmp_path / "kernels", os.environ.get("NUMBA_CACHE_DIR")
+        if given and Path(given).is_dir():
+            shutil.copytree(given, folder, ignore=shutil.ignore_patterns(f"*.{kernel}-*", "*tmp*"))
+        return folder
+
+    return make
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_a_damaged_file_has_to_be_called_damaged() -> None:
     assert verdict(T02, ALL, error=True, complaint="cut short") == (True, "")
 
 
+@pytest.mark.once("pages are the same on every Python")
 def test_the_hand_count_is_read_as_it_stands(tmp_path: Path) -> None:
     asked = {question.name: question for question in case_table.questions(tmp_path)}
     assert asked["T02"].flows == T02
@@ -144,6 +145,7 @@ def test_the_page_names_every_tool() -> None:
     assert missing == []
 
 
+@pytest.mark.once("pages are the same on every Python")
 def test_every_row_of_the_page_is_a_case(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "cases.md").read_text("utf-8")
     rows = set(re.findall(r"^\| (T\d[\w-]*) \|", page, flags=re.MULTILINE))

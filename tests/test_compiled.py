@@ -154,6 +154,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.slow_plain("it compares both kinds wherever it runs")
 def test_compiled_and_plain_kernels_give_the_same() -> None:
     """All stored fixtures through decode and table, once in a process with kernels and once without."""
     paths = sorted(str(path) for path in FIXTURES.glob("*.pcap*"))

@@ -53,6 +53,7 @@ def test_every_case_has_a_fixture_or_a_test() -> None:
     assert [case for case, _, fixtures, tests in rows("Cases") if not fixtures and not NAMED_TEST.search(tests)] == []
 
 
+@pytest.mark.once("pages are the same on every Python")
 def test_every_named_test_exists() -> None:
     named = set(NAMED_TEST.findall(PAGE))
     assert len(named) > 50

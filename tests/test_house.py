@@ -335,6 +335,7 @@ def test_nothing_runs_or_loads_code_from_data() -> None:
     assert wrong == []
 
 
+@pytest.mark.once("sources are the same on every Python")
 def test_tests_neither_sleep_nor_mock() -> None:
     wrong = []
     for path in TESTS:

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -791,9 +791,9 @@ print(json.dumps([seen, entries, sum(track.stats.cache_hits.values()), sum(track
 
 @pytest.mark.once("it compiles the table in processes with a cache of their own")
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
-def test_no_set_of_plugins_compiles_the_table_anew(tmp_path: Path) -> None:
+def test_no_set_of_plugins_compiles_the_table_anew(tmp_path: Path, cache_without: Callable[[str], Path]) -> None:
     """Hooks are called by their address, so one compiled `track` serves all sets: none, this one, and that one."""
-    path, cache = talk_of(tmp_path), tmp_path / "cache"
+    path, cache = talk_of(tmp_path), cache_without("track")
     said = []
     for name, record, step, plugins in (
         ("none", "[('seen', 'u8')]", 1, "[]"),

@@ -357,6 +357,7 @@ def test_numbers_go_on_over_captures(tmp_path: Path) -> None:
     assert [(flow.frames.tolist(), flow.icmp_errors) for flow in flows] == [([1, 3], 2), ([2, 4], 0)]
 
 
+@pytest.mark.slow_plain("thousands of quotes")
 def test_a_flood_of_errors(tmp_path: Path) -> None:
     """3000 errors about ten flows, in one batch and in many."""
     wire = Wire(step_ns=1000)
