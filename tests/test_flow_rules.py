@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "rules.md").read_text("utf-8")
 EXPECTED: dict[str, Any] = json.loads((ROOT / "fixtures" / "expected.json").read_text("utf-8"))
