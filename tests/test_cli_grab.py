@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from needs import LIBPCAP
 
 import traceflow
 from traceflow.cli.exits import Exit
@@ -86,6 +87,7 @@ def test_grabbers_of_one_source_count_and_share(cli: Cli) -> None:
     assert "grabbers 3: to the end 2, closed before 0, not active 1, rejected 0\n" in err
 
 
+@LIBPCAP
 def test_what_tcpdump_counts(cli: Cli) -> None:
     file = grab_file("""
         [grabbers.web]
@@ -377,6 +379,7 @@ def test_svg_where_graphviz_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
 # --- what fails ------------------------------------------------------------------------------------------------
 
 
+@LIBPCAP
 def test_a_grabber_that_fails_is_closed_and_others_go_on(cli: Cli) -> None:
     file = grab_file("""
         [grabbers.wifi]

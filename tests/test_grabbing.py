@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import LIBPCAP
 
 from traceflow import FlowSpec, Monitor
 
@@ -31,6 +32,7 @@ def monitor(fixtures_folder: Path) -> Monitor:
     return Monitor({"eth0": fixtures_folder / "http.pcap", "eth1": fixtures_folder / "T32-header-only.pcap"})
 
 
+@LIBPCAP
 def test_the_flows_of_the_paper_share_their_sampler(monitor: Monitor) -> None:
     with monitor:
         first = monitor.instantiate(FlowSpec.parse(HTTP_FLOW))
@@ -48,6 +50,7 @@ def test_the_flows_of_the_paper_share_their_sampler(monitor: Monitor) -> None:
         assert first.counters["(bytecount,,8)"] == {"octets": SAMPLED_OCTETS}
 
 
+@LIBPCAP
 def test_a_sampler_behind_other_devices_is_another_one(monitor: Monitor) -> None:
     with monitor:
         monitor.instantiate(FlowSpec.parse(HTTP_FLOW))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import LIBPCAP
 
 from traceflow.errors import CannotReadError, LostFramesError, MalformedCaptureError, UsageError
 from traceflow.libpcap import compile_expression
@@ -25,6 +26,7 @@ from traceflow.sources.live import BACKENDS, LiveCapture, open_live
 from traceflow.sources.live_linux import PacketSocket, kernel_program
 
 pytestmark = [
+    LIBPCAP,
     pytest.mark.once("it captures an interface of the machine"),
     pytest.mark.skipif(
         sys.platform != "linux" or not may_capture(), reason="capturing is not permitted here, or this is not Linux"

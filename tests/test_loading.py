@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from needs import LIBPCAP
 
 from traceflow.errors import LibraryMissingError
 from traceflow.filters.bpf import Expression
@@ -27,6 +28,7 @@ def test_an_expression() -> None:
     assert (loaded.text, loaded.judged, loaded.failures) == ("tcp port 80", 0, {})
 
 
+@LIBPCAP
 @pytest.mark.once("it starts processes")
 def test_without_a_filter_nothing_of_it_is_loaded(
     run_cli: Callable[..., Finished], fixtures_folder: Path, tmp_path: Path

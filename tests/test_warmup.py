@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import LIBPCAP
 
 from traceflow.compiled import COMPILED, is_to_be_compiled
 from traceflow.framelists import FrameMap
@@ -48,6 +49,7 @@ print(sorted({{item.data["dispatcher"].py_func.__name__ for _, item in recorder.
 """
 
 
+@LIBPCAP
 @pytest.mark.once("all kernels compiled anew")
 def test_nothing_is_left_to_compile(tmp_path: Path, fixtures_folder: Path) -> None:
     """With an empty cache, both processes together leave no kernel of a plain capture to compile.

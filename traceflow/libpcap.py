@@ -113,7 +113,7 @@ def _load() -> ctypes.CDLL:
     raise LibraryMissingError(
         "filter expressions and live capture need the library libpcap, which was not found; install it: "
         "Debian, Ubuntu: apt install libpcap0.8; Fedora, RHEL: dnf install libpcap; Alpine: apk add libpcap; "
-        "macOS has it, or: brew install libpcap; Windows: Npcap, https://npcap.com"
+        "macOS has it, or: brew install libpcap; Windows: Npcap"
     )
 
 
