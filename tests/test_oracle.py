@@ -16,6 +16,8 @@ import pytest
 from exchange import ACK, RST, SECOND_NS, SYN, Exchange
 from oracle import Result, trace_capture
 
+pytestmark = pytest.mark.once("the oracle has nothing of the package, so no kernels, and is the same on every Python")
+
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 SHARED = FIXTURES.parent.parent / "shared"
 EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text("utf-8"))

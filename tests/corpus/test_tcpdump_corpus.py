@@ -1,7 +1,8 @@
 """`tcpdump -r FILE EXPR` lets the same frames through as our filters, over the captures of the shared corpus.
 
 A sample: every 41st capture, and of the expressions those at even and at odd places in turn. With TRACEFLOW_TCPDUMP=all
-in the environment all of both, 1800 captures times 75 expressions, which takes half an hour on one core. Nothing may differ that DIFFERENCES does not explain.
+in the environment all of both, 1800 captures times 75 expressions, which takes half an hour on one core. Nothing may
+differ that DIFFERENCES does not explain.
 
 Left out before anything is compared: what only one of the two reads, and octets of a frame behind the longest that its
 file announces, which libpcap drops (22 captures, made to break programs). `-f` looks at those too, as decode does.
