@@ -128,7 +128,10 @@ class Runner(Protocol):
         """
 
     def counters(self) -> dict[str, int]:
-        """What it has counted so far, by name (`packets`, `octets`, ...); empty where it counts nothing."""
+        """What it has counted so far, by name (`packets`, `octets`, ...); empty where it counts nothing.
+
+        Those that are no sums, such as a rate, are named by an attribute `gauges`, which other Runners need not have.
+        """
 
 
 class ParameterError(ValueError):

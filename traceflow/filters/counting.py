@@ -75,6 +75,7 @@ class _Rate:
     """
 
     __slots__ = ("_highest", "_interval_ns", "_last", "_now", "_open")
+    gauges = ("packets", "octets", "packets_highest", "octets_highest")
 
     def __init__(self, call: Call) -> None:
         self._interval_ns = duration_ns(call.parameter)

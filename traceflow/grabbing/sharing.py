@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 from traceflow.errors import FilterError, TraceflowError, UsageError
 from traceflow.filters.contract import Runner, Seen, Selection
-from traceflow.filters.graph import Call, Graph, Node, calls_of
+from traceflow.filters.graph import Graph, Node, calls_of
 from traceflow.filters.kinds import needs_flows, runner_of
 from traceflow.filters.running import union
 from traceflow.grabbing.inlets import device_of
@@ -66,8 +66,8 @@ class SharedNodes:
 class Counts:
     """What the nodes of one graph counted while it was active.
 
-    Counters that are no sums (the attribute `gauges` of a Runner names them; those of `rate` are none) are shown as
-    the node has them. Sums have as many octets as the memory of their filter, and wrap as it does.
+    Counters that are no sums (the attribute `gauges` of a Runner names them) are shown as the node has them. Sums have
+    as many octets as the memory of their filter, and wrap as it does.
 
     Args:
         graph: The graph.
@@ -106,7 +106,7 @@ class Counts:
         for node, runner in self._runners.items():
             counters = runner.counters()
             before, sums = (self._before or {}).get(node), self._sums.get(node, {})
-            gauges = _gauges_of(node, runner, counters)
+            gauges: Iterable[str] = getattr(runner, "gauges", ())
             found[node] = {
                 name: value
                 if name in gauges
@@ -135,13 +135,6 @@ def _wrap_of(node: Node) -> int:
     memory = {call.memory for call in calls_of(node.filter)}
     only = memory.pop() if len(memory) == 1 else None
     return 1 << (64 if only is None else 8 * only)
-
-
-def _gauges_of(node: Node, runner: Runner, counters: Mapping[str, int]) -> Iterable[str]:
-    if isinstance(node.filter, Call) and node.filter.kind == "rate":
-        return counters
-    gauges: Iterable[str] = getattr(runner, "gauges", ())
-    return gauges
 
 
 class User(Protocol):
