@@ -39,10 +39,10 @@ HOUSE = ROOT / "traceflow"
 
 LAYERS = (
     ("errors", "ahead", "callbacks", "compiled", "packets", "protocols", "tomlfile"),
-    ("tcp", "holes", "states", "connstates", "directions", "options", "labels", "framelists", "keys"),
+    ("tcp", "holes", "states", "closing", "connstates", "directions", "options", "labels", "framelists", "keys"),
     ("timeouts", "cuts", "quotes", "steering"),
     ("flows",),
-    ("live", "analysis", "findings", "endings", "plugins"),
+    ("live", "analysis", "runs", "findings", "endings", "plugins"),
     ("libpcap", "filters"),
     ("decode", "checksums", "duplicates", "fragments", "sources"),
     ("tracking", "table"),

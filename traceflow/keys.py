@@ -23,7 +23,10 @@ __all__ = [
     "hash_key",
     "hash_keys",
     "index_row",
+    "is_low_end",
     "is_reversed",
+    "is_same_key",
+    "is_same_tag",
     "reindex",
     "tag_of",
 ]
@@ -99,7 +102,21 @@ def hash_key(packet: Any, upside: Any, secret: Any, mask: Any) -> Any:
 
 
 @inline_kernel
-def _same_key(row: Any, packet: Any, upside: Any) -> Any:
+def is_low_end(row: Any, packet: Any) -> Any:
+    """Whether the source of a packet is the lower end of a row. Of a packet of the flow: whether it is not reversed."""
+    unlike = U64(row["low_lo"]) ^ U64(packet["src_lo"]) | U64(row["low_hi"]) ^ U64(packet["src_hi"])
+    return unlike | U64(row["low_port"]) ^ U64(packet["src_port"]) == U64(0)
+
+
+@inline_kernel
+def is_same_key(row: Any, packet: Any, upside: Any) -> Any:
+    """Whether a row has the key of a packet, apart from the tag; a row that was freed has no key.
+
+    Args:
+        row: LIVE row.
+        packet: PACKET row.
+        upside: Whether its source is the upper end.
+    """
     low_hi, high_hi = _in_order(packet["src_hi"], packet["dst_hi"], upside)
     low_lo, high_lo = _in_order(packet["src_lo"], packet["dst_lo"], upside)
     low_port, high_port = _in_order(packet["src_port"], packet["dst_port"], upside)
@@ -111,7 +128,8 @@ def _same_key(row: Any, packet: Any, upside: Any) -> Any:
 
 
 @inline_kernel
-def _same_tag(row: Any, packet: Any, mask: Any) -> Any:
+def is_same_tag(row: Any, packet: Any, mask: Any) -> Any:
+    """Whether a row and a packet have the same tag, as far as it belongs to the key."""
     return (U64(row["tag"]) ^ tag_of(packet)) & mask == U64(0)
 
 
@@ -150,7 +168,7 @@ def find_row(slots: Any, live: Any, packet: Any, upside: Any, hashed: Any, mask:
         if U64(slots[at]) >> _ROW_BITS == hashed:
             found = U64(slots[at]) & _ROW_MASK
             row = live[found - U64(1)]
-            if _same_key(row, packet, upside) and (mask == U64(0) or _same_tag(row, packet, mask)):
+            if is_same_key(row, packet, upside) and (mask == U64(0) or is_same_tag(row, packet, mask)):
                 return found
         at = (at + U64(1)) & last
     return U64(0)

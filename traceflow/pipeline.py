@@ -51,7 +51,7 @@ class Step:
     """One batch on its way. The arrays are used again for the next step: copy what must outlive it.
 
     Attributes:
-        batch: The frames; None in the last step, which only brings the flows that the end of the input ended.
+        batch: The frames; None in the last steps, which only bring the flows that the end of the input ended.
         packets: PACKET[m].
         marks: MARK[m] of `table.py`.
         ended: FLOW[k], the flows that ended up to and including this batch, in the order in which they ended.
@@ -206,6 +206,12 @@ class Engine:
         self.plugins.finish()
         return step
 
+    def end_in_parts(self) -> Iterator[Step]:
+        """End all live flows, some thousand a step; the last steps."""
+        for _ in self.table.end_in_parts():
+            yield self._step_of_none()
+        self.plugins.finish()
+
     def _step_of_none(self) -> Step:
         packets, marks = self._rows[0][0][:0], np.zeros(0, MARK)
         ended, columns = self._ended(None, packets, marks)
@@ -298,7 +304,7 @@ class Run(Engine):
                 if self._stopped:
                     self._interrupted = True
                     break
-        yield self.end()
+        yield from self.end_in_parts()
 
     def _prepared(self) -> Generator[Prepared]:
         """The batches, prepared; where the captures allow it, in a thread beside this one."""
@@ -368,7 +374,8 @@ class FlowCollector:
         numbers: npt.NDArray[np.uint64] | None = None
         if any(part["number"].max() > len(ordered) for part in self._ended):
             numbers = np.sort(np.concatenate([part["number"] for part in self._ended]))
-        for part, given in zip(self._ended, self._columns, strict=True):
+        while self._ended:  # each part is given back as soon as it was copied
+            part, given = self._ended.pop(), self._columns.pop()
             places = part["number"].astype(np.intp) - 1 if numbers is None else np.searchsorted(numbers, part["number"])
             rows[places] = as_octets(part)
             for name, values in given.items():

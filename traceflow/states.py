@@ -38,10 +38,10 @@ __all__ = [
     "TIMINGS",
     "UNSEEN",
     "add_turn",
-    "finished",
     "follow_datagram",
+    "follow_in_order",
     "follow_segment",
-    "reopens",
+    "is_in_order",
 ]
 
 
@@ -195,6 +195,31 @@ def _count(flow: Any, side: Any, what: Any, letter: Any) -> Any:
 
 
 @inline_kernel
+def is_in_order(packet: Any, half: Any, other: Any) -> Any:
+    """Whether a segment with ACK and without SYN, FIN and RST changes nothing but `last_seq`: the short way.
+
+    Args:
+        packet: PACKET row.
+        half: HOT row of the sender.
+        other: HOT row of the receiver.
+    """
+    needed = U64(_READY | DATA_SEEN) if packet["payload_octets"] != 0 else U64(_READY | _ACK_SEEN)
+    return (
+        U64(half["smooth"]) & needed == needed
+        and packet["seq"] == half["last_seq"]
+        and packet["window"] != 0
+        and U64(packet["bits"]) & U64(_ALL_KNOWN | BAD_CHECKSUM) == U64(_ALL_KNOWN)
+        and not comes_before(other["last_seq"], packet["ack"])
+    )
+
+
+@inline_kernel
+def follow_in_order(packet: Any, half: Any) -> Any:
+    """Note a segment of which `is_in_order` holds."""
+    half["last_seq"] = (U64(packet["seq"]) + U64(packet["payload_octets"])) & _MASK
+
+
+@inline_kernel
 def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_syn: Any) -> Any:
     """Let a TCP segment change the states and the history of its flow.
 
@@ -206,18 +231,9 @@ def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, b
         upside: True where the upper end sent it.
         by_syn: True where SYNs have decided who is the originator; else the reversal is found here, as Zeek does.
     """
-    if U64(packet["flags"]) & U64(SYN | FIN | RST | ACK) == U64(ACK):
-        octets = U64(packet["payload_octets"])
-        needed = U64(_READY | DATA_SEEN) if octets else U64(_READY | _ACK_SEEN)
-        if (
-            U64(half["smooth"]) & needed == needed
-            and packet["seq"] == half["last_seq"]
-            and packet["window"] != 0
-            and U64(packet["bits"]) & U64(_ALL_KNOWN | BAD_CHECKSUM) == U64(_ALL_KNOWN)
-            and not comes_before(other["last_seq"], packet["ack"])
-        ):
-            half["last_seq"] = (U64(packet["seq"]) + octets) & _MASK
-            return
+    if U64(packet["flags"]) & U64(SYN | FIN | RST | ACK) == U64(ACK) and is_in_order(packet, half, other):
+        follow_in_order(packet, half)
+        return
     _follow_rare(packet, flow, half, other, upside, by_syn != 0)  # one type, whatever `by_syn` has: compiled once
 
 
@@ -554,44 +570,3 @@ def _settle(flow: Any, half: Any, other: Any, side: Any, peer: Any) -> Any:
                 timing = _ATTEMPT
         half["timing"] = timing
         other["timing"] = timing
-
-
-@inline_kernel
-def finished(flow: Any) -> Any:
-    """Whether the states say that a connection is over: by a RST, by both FINs, or by a FIN to an end never heard.
-
-    Returns:
-        0: it goes on; 1: by FINs; 2: by a RST.
-    """
-    low, high = U64(flow["low_side"]["state"]), U64(flow["high_side"]["state"])
-    if low >= U64(ABORTED) or high >= U64(ABORTED):
-        return U64(2)
-    if low == U64(FIN_WAIT):
-        return U64(1) if high == U64(FIN_WAIT) or high == U64(UNSEEN) else U64(0)
-    return U64(1) if high == U64(FIN_WAIT) and low == U64(UNSEEN) else U64(0)
-
-
-@inline_kernel
-def reopens(packet: Any, flow: Any) -> Any:
-    """Whether a segment opens a new flow by Zeek's rule, which looks at the originator's numbers alone.
-
-    A SYN does after both sides have closed, and otherwise if its number is not that of the originator's start, whoever
-    sends it. A SYN+ACK does where nothing was seen of the originator, and its number is not the responder's start.
-
-    Args:
-        packet: PACKET row.
-        flow: LIVE row.
-    """
-    flags = U64(packet["flags"])
-    if flags & U64(SYN) == U64(0) or U64(packet["bits"]) & U64(SEQ_KNOWN) == U64(0):
-        return False
-    upper = flow["upper_originates"] != 0
-    orig = flow["high_side"] if upper else flow["low_side"]
-    resp = flow["low_side"] if upper else flow["high_side"]
-    state = U64(orig["state"])
-    if flags & U64(ACK):
-        return state == U64(UNSEEN) and packet["seq"] != resp["iss"]
-    if state >= U64(FIN_WAIT) and U64(resp["state"]) >= U64(FIN_WAIT):
-        return True
-    belated = state == U64(SYN_RECEIVED) and U64(resp["state"]) == U64(UNSEEN)  # the SYN of that SYN+ACK
-    return packet["seq"] != orig["iss"] and not (belated and packet["seq"] == resp["iss"])

@@ -26,8 +26,10 @@ __all__ = [
     "SYN",
     "URG",
     "comes_before",
+    "count_common_flags",
     "count_flags",
     "flag_text",
+    "has_common_flags",
     "lies_after",
     "note_segment",
     "opens_new_flow",
@@ -125,6 +127,18 @@ def turns_direction(packet: Any, rest: Any, other_rest: Any, from_originator: An
 
 
 @inline_kernel
+def has_common_flags(packet: Any) -> Any:
+    """Whether a segment has ACK, perhaps PSH, and no other flag."""
+    return (U64(packet["flags"]) ^ U64(ACK)) & U64(0xFF ^ PSH) == U64(0)
+
+
+@inline_kernel
+def count_common_flags(packet: Any, half: Any) -> Any:
+    """Count PSH, all that there is to count of a segment with common flags, see `count_flags`."""
+    half["psh"] += (U64(packet["flags"]) >> U64(3)) & U64(1)
+
+
+@inline_kernel
 def count_flags(packet: Any, half: Any, rest: Any) -> Any:
     """Count the flags of a segment; common ones touch `half` alone.
 
@@ -135,10 +149,9 @@ def count_flags(packet: Any, half: Any, rest: Any) -> Any:
         half: HOT row of its sender; changed.
         rest: REST row of its sender; changed where anything but PSH and ACK is set, or ACK is not.
     """
-    flags = U64(packet["flags"])
-    half["psh"] += (flags >> U64(3)) & U64(1)
-    rare = (flags ^ U64(ACK)) & U64(0xFF ^ PSH)
-    if rare != U64(0):
+    count_common_flags(packet, half)
+    if not has_common_flags(packet):
+        rare = (U64(packet["flags"]) ^ U64(ACK)) & U64(0xFF ^ PSH)
         counters = rest["flags"]
         for bit in range(8):
             counters[U64(bit)] += (rare >> U64(bit)) & U64(1)

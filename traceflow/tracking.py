@@ -12,29 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from traceflow.analysis import ANALYSIS, SMOOTH_OCTETS, analyse_segment, open_analysis
-from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
+from traceflow.analysis import ANALYSIS, analyse_segment, open_analysis
+from traceflow.closing import finished, reopens
+from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel
 from traceflow.cuts import begin_segment, continue_segment, is_cut, parent_of
 from traceflow.directions import BY_FIRST, BY_SYN, BY_TRANALYZER, first_sender_originates
 from traceflow.flows import EndCause
-from traceflow.keys import find_row, first_row, forget_row, index_row, is_reversed, tag_of
+from traceflow.keys import find_row, forget_row, index_row, is_reversed, tag_of
 from traceflow.live import LIVE, clear_words, copy_words, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.quotes import note_quote
-from traceflow.states import CLOSING, TIMINGS, add_turn, finished, follow_datagram, follow_segment, reopens
-from traceflow.steering import fetch_records, hand_out, steer_flow
-from traceflow.tcp import FIN, RST, SYN, count_flags, note_segment, opens_new_flow, turns_direction
-from traceflow.timeouts import NEVER_NS, drop_row, fetch_place, push_row, wake_earlier, wake_first_again
+from traceflow.runs import (
+    FROM_RESPONDER,
+    FROM_UPPER,
+    HINTS,
+    HOUR_NS,
+    MARK,
+    count_more,
+    pass_run,
+    take_hints,
+    write_mark,
+)
+from traceflow.states import CLOSING, TIMINGS, add_turn, follow_datagram, follow_segment
+from traceflow.steering import hand_out, steer_flow
+from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, turns_direction
+from traceflow.timeouts import NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MARK", "STATE", "TCP_END", "tick", "track"]
-
-MARK = np.dtype([("flow", "u8"), ("duplicate_ack", "u4"), ("analysis", "u2"), ("direction", "u1")], align=True)
-"""What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER, what
-`analysis.py` says of it (its flags, and of a duplicate ACK the how manieth it is)."""
-FROM_RESPONDER = 1
-"""Bit of MARK `direction`: sent by the responder, as far as was known when the frame came."""
-FROM_UPPER = 2
-"""Bit of MARK `direction`: sent by the upper end of the key, which no later frame changes."""
 
 STATE = np.dtype(
     [
@@ -70,6 +74,8 @@ STATE = np.dtype(
         ("tcp_only", "u1"),
         ("syn_opens", "u1"),
         ("analysis", "u1"),
+        ("quick", "u1"),  # whether frames may take the short way of runs.py
+        ("hints", "u8", (HINTS,)),  # rows, plus one, of the next frames; see runs.py
         ("tcp_end", "u1"),
         ("direction", "u1"),
         ("zeek_reuse", "u1"),
@@ -86,7 +92,6 @@ TCP_END = {"never": 0, "both": 1, "fin": 2, "states": 3, "fins": 4}
 _TCP_END_BOTH, _TCP_END_FIN, _TCP_END_STATES, _TCP_END_FINS = 1, 2, 3, 4
 _TCP, _UDP = 6, 17
 _OTHER_TIMING, _TCP_TIMING = U64(0), U64(1)
-_HOUR_NS = 3_600_000_000_000  # flow-rules 13
 _FLOW, _NOT_TCP, _TABLE_FULL = int(Verdict.FLOW), int(Verdict.NOT_TCP), int(Verdict.TABLE_FULL)
 # Causes are unsigned here: an integer literal would have Numba compile `_end_row` anew for each (4 s in all).
 _IDLE, _EVICTED, _NEW_SYN = U64(EndCause.IDLE), U64(EndCause.EVICTED), U64(EndCause.NEW_SYN)
@@ -98,12 +103,8 @@ _ENDED_BY_ONE_FRAME = 3
 GONE_ROWS = 256
 """Rows that wait to be handed out at most: with their analysis, less than half of a second-level cache of 1 MiB."""
 _NEW = len(TIMINGS)
-_MOST_COUNTED = 2**32 - 1
 _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
-# Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
-_SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
 _LINE = U64(64)  # of a row: key and timeout
-_ROW_OCTETS, _COMMON_OCTETS = U64(LIVE.itemsize), U64(192)  # all of a LIVE row; what every packet touches, see live.py
 
 
 @outline_kernel
@@ -123,6 +124,7 @@ def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any,
     state["live"] = U64(state["live"]) - U64(1)
     both = flow["low"]["packets"] != U64(0) and flow["high"]["packets"] != U64(0)
     state["directions"] = U64(state["directions"]) - (U64(2) if both else U64(1))
+    flow["ip_version"] = 0  # so that the key of no packet is that of a free row
     flow["next_free"] = state["free"]
     state["free"] = row + U64(1)
 
@@ -213,15 +215,6 @@ def _clear_mark(mark: Any) -> Any:
 
 
 @inline_kernel
-def _write_mark(mark: Any, flow: Any, upside: Any) -> Any:
-    """Write flow and direction; what the analysis says stands there already."""
-    mark["flow"] = flow["number"]
-    from_upper = U64(FROM_UPPER) if upside else U64(0)
-    from_responder = U64(FROM_RESPONDER) if upside != (flow["upper_originates"] != 0) else U64(0)
-    mark["direction"] = from_upper | from_responder
-
-
-@inline_kernel
 def _refuse(state: Any, packet: Any) -> Any:
     """Open no flow for a packet, because the table is full."""
     packet["verdict"] = _TABLE_FULL
@@ -243,12 +236,7 @@ def _count_packet(half: Any, rest: Any, frame: Any, packet: Any, number: Any) ->
         half["last_ns"] = time_ns
     elif time_ns < rest["first_ns"]:
         rest["first_ns"] = time_ns
-    half["packets"] += U64(1)
-    half["wire_octets"] += U64(frame["wire"])
-    half["ip_octets"] += U64(packet["ip_octets"])
-    half["payload_octets"] += U64(packet["payload_octets"])
-    if packet["payload_octets"] != 0 and half["payload_packets"] != _MOST_COUNTED:
-        half["payload_packets"] += 1
+    count_more(half, frame, packet)
 
 
 @inline_kernel
@@ -319,32 +307,10 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
         state["out_of_order"] += U64(1)
     else:
         # Unsigned, because the step from one end of the range to the other is 2**63 ns.
-        if U64(time_ns) - U64(state["clock_ns"]) > U64(_HOUR_NS):
+        if U64(time_ns) - U64(state["clock_ns"]) > U64(HOUR_NS):
             state["forward_jumps"] += U64(1)
         state["clock_ns"] = time_ns
     state["clocked"] = number
-
-
-@inline_kernel
-def _look_ahead(
-    state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, packets: Any, hashes: Any, at: Any
-) -> Any:
-    """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
-    mask = U64(len(slots) - 1)
-    if at + _SLOT_AHEAD < U64(len(hashes)):
-        prefetch(slots, U64(hashes[at + _SLOT_AHEAD]) & mask, U64(0))
-    if at + _ROW_AHEAD < U64(len(hashes)):
-        found = first_row(slots, U64(hashes[at + _ROW_AHEAD]))
-        if found != U64(0):
-            row = found - U64(1)
-            fetch_row(live, row, U64(0), _COMMON_OCTETS)
-            if U64(packets[at + _ROW_AHEAD]["flags"]) & U64(SYN | FIN | RST):
-                fetch_row(live, row, _COMMON_OCTETS, _ROW_OCTETS)
-                fetch_place(heap, row)
-            if state["analysis"]:
-                fetch_row(deep, row, U64(0), U64(SMOOTH_OCTETS))
-            if state["plugins"]:
-                fetch_records(words[4], row, U64(state["record_words"]))
 
 
 @inline_kernel
@@ -371,7 +337,8 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         words: Rows as uint64 words: those of `live`, those of flows that ended (GONE_ROWS), and both of `deep`; then
             the hooks of plugins: STEERED[n], STEERED[GONE_ROWS]; uint64 words of their records of both, lower end
             before upper end; the plan of steering.py; words of their shared records; STEER[1]; and words of the
-            records of the sender after each packet. All of them empty without plugins.
+            records of the sender after each packet, all of them empty without plugins; then HOT[n * lines of a row],
+            where the ends of `live` are, at lines 1 and 2 of each row.
         batch: FRAME[m]; PACKET[m], where a Verdict may be set; MARK[m], filled; uint32[m], hashes of the keys; and the
             quotes of ICMP errors: PACKET[q], QUOTED[q].
     """
@@ -380,11 +347,12 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
     if table["at"] == U64(0):
         table["quote"] = 0
     verdicts = table["verdicts"]
-    while table["at"] < U64(len(packets)):
-        i = U64(table["at"])
-        if _lacks_room(table, live, slots):
+    take_hints(table, slots, hashes, U64(table["at"]))
+    while True:
+        i = pass_run(table, live, slots, heap, deep, words, batch, U64(table["at"]))
+        table["at"] = i
+        if i == U64(len(packets)) or _lacks_room(table, live, slots):
             return
-        _look_ahead(table, live, slots, heap, deep, words, packets, hashes, i)
         frame = frames[i]
         packet = packets[i]
         mark = marks[i]
@@ -447,7 +415,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             follow_datagram(packet, flow, half, upside)
         if tcp and table["analysis"]:
             analyse_segment(frame, packet, half, other, deep[row], upside, reused, mark)
-        _write_mark(mark, flow, upside)
+        write_mark(mark, flow, upside)
         due_ns = _due_ns(table, flow, U64(half["timing"]), held)
         if table["plugins"]:
             profile_ns = table["timeouts_ns"][U64(half["timing"])]

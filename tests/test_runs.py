@@ -1,0 +1,168 @@
+"""The room `runs`: the short way through the table gives what the long way gives, and plain frames take it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from traceflow.decode import decode_batch
+from traceflow.framelists import FrameMap
+from traceflow.options import PROFILES, Options, options_for
+from traceflow.packets import FRAME, PACKET
+from traceflow.sources import open_source
+from traceflow.table import FROM_UPPER, FlowTable
+from traceflow.tcp import ACK, FIN, PSH, RST, SYN
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+ALL_KNOWN = 1 | 2 | 4 | 32  # sequence and acknowledgment number, flags, window
+TCP, UDP, ICMP = 6, 17, 1
+
+
+def traced(frames: Any, packets: Any, options: Options, *, quick: bool, batch: int = 64) -> tuple[Any, ...]:
+    """Marks, flows, and what became of the frames."""
+    table, marks, packets = FlowTable(options, seed=1), [], packets.copy()
+    table._state["quick"] = quick
+    for at in range(0, len(frames), batch):
+        some = slice(at, at + batch)
+        marks += table.track(frames[some], packets[some], at + 1).tolist()
+    table.end()
+    flows = table.drain()
+    return marks, [repr(row) for row in flows.tolist()], packets["verdict"].tolist(), table.account(), table.clock_ns
+
+
+def decoded(path: Path) -> tuple[Any, Any]:
+    frames, packets = [np.zeros(0, FRAME)], [np.zeros(0, PACKET)]
+    with open_source(path) as captures:
+        for batch in captures.batches():
+            frames.append(batch.frames.copy())
+            packets.append(decode_batch(batch.octets, batch.frames, np.zeros(len(batch.frames), PACKET)).copy())
+    return np.concatenate(frames), np.concatenate(packets)
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_both_ways_agree_on_the_fixtures(profile: str) -> None:
+    for path in sorted(FIXTURES.glob("*.pcap")):
+        frames, packets = decoded(path)
+        options = options_for(profile)
+        assert traced(frames, packets, options, quick=True) == traced(frames, packets, options, quick=False), path.name
+
+
+STEPS = st.tuples(
+    st.sampled_from([0, 0, 0, 1, 2]),  # which of three flows
+    st.booleans(),  # who sends
+    st.sampled_from([ACK, ACK, ACK, ACK | PSH, ACK | PSH, SYN, SYN | ACK, FIN | ACK, RST, 0]),
+    st.sampled_from([0, 0, 1, 100]),  # octets
+    st.sampled_from([0, 0, 0, 0, 0, 1, -1, -100, 2**31]),  # number beside the next one
+    st.sampled_from([0, 0, 0, 0, -1, 50]),  # acknowledged beside what was sent
+    st.sampled_from([0, 1, 1000, 1000, -5, 4 * 10**9, 4000 * 10**9]),  # ns since the frame before
+    st.sampled_from([0, 0, 0, 0, 8, 16, 64]),  # FRAGMENT, BAD_CHECKSUM, DUPLICATE
+    st.sampled_from([0, 0, 0, 0, 0, 1, 2, 4]),  # something unusual: window 0, no time, number not captured
+)
+
+
+def frames_of(steps: list[Any], protocol: int) -> tuple[Any, Any]:
+    """A dialogue of three flows in which most segments are the next ones."""
+    frames, packets = np.zeros(len(steps), FRAME), np.zeros(len(steps), PACKET)
+    sent = {(flow, side): 2**32 - 150 if flow else 1000 for flow in range(3) for side in (False, True)}
+    time_ns = 10**18
+    for row, frame, step in zip(packets, frames, steps, strict=True):
+        flow, side, flags, octets, off, ack_off, gap_ns, bits, odd = step
+        time_ns += gap_ns
+        frame["time_ns"], frame["wire"], frame["captured"] = time_ns, 54 + octets, 54
+        frame["time_bits"] = 2 if odd == 2 else 0
+        ends = [(0xFFFF00000001, 1000 + flow), (0xFFFF00000002, 80)]
+        (row["src_lo"], row["src_port"]), (row["dst_lo"], row["dst_port"]) = ends[side], ends[not side]
+        row["ip_version"], row["protocol"] = 4, protocol
+        row["vlan_outer"] = 7 if odd == 4 else 0
+        row["ip_octets"], row["payload_octets"] = 40 + octets, octets
+        row["options"], row["bits"] = 16, bits | (ALL_KNOWN & ~(1 if odd == 4 else 0) if protocol == TCP else 0)
+        if protocol == TCP:
+            row["flags"], row["window"] = flags, 0 if odd == 1 else 1000
+            row["seq"] = (sent[flow, side] + off) % 2**32
+            row["ack"] = (sent[flow, not side] + ack_off) % 2**32 if flags & ACK else 0
+            taken = octets + (flags & (SYN | FIN) != 0)
+            sent[flow, side] = (sent[flow, side] + off + taken) % 2**32
+    return frames, packets
+
+
+@settings(deadline=None)
+@given(
+    steps=st.lists(STEPS, max_size=60),
+    protocol=st.sampled_from([TCP, TCP, TCP, UDP, ICMP]),
+    profile=st.sampled_from(sorted(PROFILES)),
+    more=st.sampled_from([{}, {"analysis": False}, {"max_flows": 1}, {"key": ("vlan",)}, {"linger_ns": 10**9}]),
+    batch=st.sampled_from([1, 5, 64]),
+)
+def test_both_ways_agree_on_any_dialogue(
+    steps: list[Any], protocol: int, profile: str, more: dict[str, Any], batch: int
+) -> None:
+    """Most frames are the next ones of open connections, some are anything."""
+    frames, packets = frames_of(steps, protocol)
+    options = options_for(profile, **more)
+    short = traced(frames, packets, options, quick=True, batch=batch)
+    assert short == traced(frames, packets, options, quick=False)
+
+
+def handshake_and(*steps: tuple[bool, int, int]) -> tuple[Any, Any]:
+    """One connection: its handshake, a segment of data each way, then some (sender, flags, octets)."""
+    opening = [(False, SYN, 0), (True, SYN | ACK, 0), (False, ACK, 0), (False, ACK | PSH, 10), (True, ACK | PSH, 10)]
+    rest = [*opening, (False, ACK, 0), (True, ACK, 0), *steps]
+    return frames_of([(0, side, flags, octets, 0, 0, 1000, 0, 0) for side, flags, octets in rest], TCP)
+
+
+@pytest.mark.parametrize(
+    ("step", "short"),
+    [
+        ((False, ACK, 100), True),
+        ((True, ACK | PSH, 100), True),
+        ((True, ACK, 0), True),
+        ((False, ACK | FIN, 0), False),
+        ((False, RST, 0), False),
+        ((False, SYN, 0), False),
+    ],
+)
+def test_what_takes_the_short_way(step: tuple[bool, int, int], short: bool) -> None:
+    """A frame in the middle of a batch is handled in the run before it where it is plain; else the run ends there.
+
+    Told by the room for flows that end: none is left, so that the long way, which may need some, stops the kernel.
+    """
+    frames, packets = handshake_and(step)
+    table = FlowTable(Options(), seed=1)
+    table.track(frames[:-1], packets[:-1], 1)
+    stopped: list[int] = []
+    take_gone = table._take_gone
+
+    def note() -> None:
+        stopped.append(int(table._state["at"][0]))
+        table._state["ended"] = 0
+        take_gone()
+
+    table._take_gone = note  # type: ignore[method-assign]
+    table._state["ended"] = 256
+    table.track(frames[-1:], packets[-1:], len(frames))
+    assert stopped == ([] if short else [0])
+
+
+def test_numbers_of_a_run() -> None:
+    """Five frames that take the short way, counted by hand; frame lists too."""
+    steps = [(True, ACK, 100), (False, ACK, 0), (True, ACK | PSH, 200), (False, ACK, 0), (False, ACK, 300)]
+    frames, packets = handshake_and(*steps)
+    table, frame_map = FlowTable(Options(), seed=1), FrameMap()
+    frame_map.add(table.track(frames, packets, 1), FROM_UPPER)
+    table.end()
+    (flow,) = table.drain()
+    assert flow["orig"]["packets"] == 4 + 3
+    assert flow["resp"]["packets"] == 3 + 2
+    assert flow["orig"]["payload_octets"] == 10 + 300
+    assert flow["resp"]["payload_octets"] == 10 + 300
+    assert flow["orig"]["payload_packets"] == 2
+    assert flow["resp"]["payload_packets"] == 3
+    assert flow["resp"]["flags"].tolist() == [0, 1, 0, 2, 5, 0, 0, 0]
+    assert flow["last_ns"] == 10**18 + 12 * 1000
+    assert frame_map.frames_of(1).tolist() == list(range(1, 13))
+    assert table.account().in_flows == 12

@@ -1,0 +1,195 @@
+"""The short way through the table: runs of frames that change nothing but numbers of a flow that goes on.
+
+Three of four frames acknowledge or carry the next octets of a connection. Of those it is known before they are handled
+that no rule has a say: no flow opens, ends, turns or is cut, no letter is written, no other timeout begins to hold.
+They are handled here, in a loop that holds nothing else: in the loop of tracking.py, whose values do not fit into a
+processor's registers, the same work takes twice as long. The first frame that is not provably one of them ends the run,
+untouched, and takes the long way. So each rule still stands in one place: what is done here are the pieces of the long
+way that do something (`count_more`, `follow_in_order`, `analyse_segment`), and the conditions say why the others would
+do nothing. Without the short way (STATE `quick` 0) all results are the same; tests hold the two equal.
+
+The flow of a frame is looked up some frames ahead: first its slot of the index is fetched, then the row that it names,
+whose number waits in `hints` of STATE until the frame's turn. Whatever happens in between, that is a hint alone: the
+key in the row decides, and a row that was freed matches none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from traceflow.analysis import SMOOTH_OCTETS, analyse_segment
+from traceflow.compiled import U64, inline_kernel, prefetch
+from traceflow.keys import first_row, is_low_end, is_same_key, is_same_tag
+from traceflow.live import LIVE, fetch_row
+from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
+from traceflow.states import DATA_SEEN, follow_in_order, is_in_order
+from traceflow.steering import fetch_records
+from traceflow.tcp import BASE_KNOWN, FIN, MORE_THAN_SYN, RST, SYN, count_common_flags, has_common_flags
+from traceflow.timeouts import NEVER_NS, fetch_place
+
+__all__ = [
+    "FROM_RESPONDER",
+    "FROM_UPPER",
+    "HINTS",
+    "HOUR_NS",
+    "MARK",
+    "count_more",
+    "pass_run",
+    "take_hints",
+    "write_mark",
+]
+
+MARK = np.dtype([("flow", "u8"), ("duplicate_ack", "u4"), ("analysis", "u2"), ("direction", "u1")], align=True)
+"""What the table says of one frame: the number of its flow (0: none), FROM_RESPONDER | FROM_UPPER, what
+`analysis.py` says of it (its flags, and of a duplicate ACK the how manieth it is)."""
+FROM_RESPONDER = 1
+"""Bit of MARK `direction`: sent by the responder, as far as was known when the frame came."""
+FROM_UPPER = 2
+"""Bit of MARK `direction`: sent by the upper end of the key, which no later frame changes."""
+
+HOUR_NS = 3_600_000_000_000
+"""Longer steps of the clock are counted (flow-rules 13)."""
+
+_TCP, _UDP, _FLOW = 6, 17, int(Verdict.FLOW)
+_MOST_COUNTED = 2**32 - 1
+_ENDS, _LOW = U64(LIVE.itemsize // 64), U64(1)  # lines of a row, and which of them is the lower end
+# Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
+_SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
+HINTS = 8
+"""Rows that were looked up ahead: more than _ROW_AHEAD, a power of 2."""
+_HINT = U64(HINTS - 1)
+_ROW_OCTETS, _COMMON_OCTETS = U64(LIVE.itemsize), U64(192)  # all of a LIVE row; what every packet touches, see live.py
+
+
+@inline_kernel
+def count_more(half: Any, frame: Any, packet: Any) -> Any:
+    """Count a frame for its sender, apart from its time."""
+    half["packets"] += U64(1)
+    half["wire_octets"] += U64(frame["wire"])
+    half["ip_octets"] += U64(packet["ip_octets"])
+    half["payload_octets"] += U64(packet["payload_octets"])
+    if packet["payload_octets"] != 0 and half["payload_packets"] != _MOST_COUNTED:
+        half["payload_packets"] += 1
+
+
+@inline_kernel
+def write_mark(mark: Any, flow: Any, upside: Any) -> Any:
+    """Write flow and direction; what the analysis says stands there already."""
+    mark["flow"] = flow["number"]
+    upper = U64(1) if upside else U64(0)
+    mark["direction"] = upper << U64(1) | (upper ^ U64(flow["upper_originates"]))
+
+
+@inline_kernel
+def take_hints(state: Any, slots: Any, hashes: Any, at: Any) -> Any:
+    """Look up the first frames of a run, for which nobody looked ahead."""
+    for i in range(at, min(at + _ROW_AHEAD, U64(len(hashes)))):
+        state["hints"][U64(i) & _HINT] = first_row(slots, U64(hashes[U64(i)]))
+
+
+@inline_kernel
+def _look_ahead(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, batch: Any, at: Any) -> Any:
+    """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
+    _, packets, _, hashes, _, _ = batch
+    mask = U64(len(slots) - 1)
+    if at + _SLOT_AHEAD < U64(len(hashes)):
+        prefetch(slots, U64(hashes[at + _SLOT_AHEAD]) & mask, U64(0))
+    if at + _ROW_AHEAD < U64(len(hashes)):
+        found = first_row(slots, U64(hashes[at + _ROW_AHEAD]))
+        state["hints"][(at + _ROW_AHEAD) & _HINT] = found
+        if found != U64(0):
+            row = found - U64(1)
+            fetch_row(live, row, U64(0), _COMMON_OCTETS)
+            if U64(packets[at + _ROW_AHEAD]["flags"]) & U64(SYN | FIN | RST):
+                fetch_row(live, row, _COMMON_OCTETS, _ROW_OCTETS)
+                fetch_place(heap, row)
+            if state["analysis"]:
+                fetch_row(deep, row, U64(0), U64(SMOOTH_OCTETS))
+            if state["plugins"]:
+                fetch_records(words[4], row, U64(state["record_words"]))
+
+
+@inline_kernel
+def _is_next_segment(packet: Any, half: Any, other: Any) -> Any:
+    """Whether a TCP segment is the next one of an open connection, which no rule but counting has a say in.
+
+    Its flags are ACK and perhaps PSH, so it opens, closes, turns and resets nothing; both bases are known, so
+    `note_segment` has nothing to note; both ends have spoken.
+    """
+    if not has_common_flags(packet) or not is_in_order(packet, half, other):
+        return False
+    known = U64(BASE_KNOWN | MORE_THAN_SYN)
+    return U64(half["bits"]) & known == known and U64(other["bits"]) & U64(BASE_KNOWN) != U64(0)
+
+
+@inline_kernel
+def _is_next_datagram(state: Any, packet: Any, half: Any) -> Any:
+    """Whether a packet that is no TCP is one more of a direction that has sent some, and quotes nothing."""
+    if state["tcp_only"] or half["packets"] == U64(0) or U64(packet["bits"]) & U64(QUOTES | BAD_CHECKSUM):
+        return False
+    return packet["protocol"] != _UDP or U64(half["smooth"]) & U64(DATA_SEEN) != U64(0)
+
+
+@inline_kernel
+def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, batch: Any, at: Any) -> Any:
+    """Handle frames from `at` on while they go the short way. Arguments as for `track`.
+
+    Returns:
+        The first frame that does not, for which was looked ahead; or the end of the batch.
+    """
+    frames, packets, marks, _, _, _ = batch
+    ends = words[5]
+    i, clock_ns = at, state["clock_ns"]
+    until_ns = min(heap[U64(0)]["wake_ns"], state["pause_ns"])  # before it, no flow is due and nobody is to be told
+    if state["quick"] == 0 or U64(state["clocked"]) == U64(0):
+        until_ns = -NEVER_NS
+    directed, mask, analysis = state["directed"] != 0, U64(state["key_mask"]), state["analysis"] != 0
+    while i < U64(len(packets)):
+        _look_ahead(state, live, slots, heap, deep, words, batch, i)
+        frame, packet, mark = frames[i], packets[i], marks[i]
+        time_ns, found = frame["time_ns"], U64(state["hints"][i & _HINT])
+        if time_ns < clock_ns or time_ns >= until_ns or U64(time_ns) - U64(clock_ns) > U64(HOUR_NS):
+            break
+        if found == U64(0) or packet["verdict"] != _FLOW or U64(frame["time_bits"]) & U64(NO_TIME):
+            break
+        row = found - U64(1)
+        flow = live[row]
+        upside = not is_low_end(flow, packet)
+        if (directed and upside) or not is_same_key(flow, packet, upside):
+            break
+        if mask != U64(0) and not is_same_tag(flow, packet, mask):
+            break
+        up = U64(1) if upside else U64(0)
+        half = ends[row * _ENDS + _LOW + up]
+        other = ends[row * _ENDS + _LOW + (up ^ U64(1))]
+        tcp = packet["protocol"] == _TCP
+        if tcp:
+            if not _is_next_segment(packet, half, other):
+                break
+        elif not _is_next_datagram(state, packet, half):
+            break
+        if time_ns < half["last_ns"]:
+            break
+        clock_ns = time_ns
+        half["last_ns"] = time_ns
+        count_more(half, frame, packet)
+        mark["duplicate_ack"] = 0
+        mark["analysis"] = 0
+        if tcp:
+            count_common_flags(packet, half)
+            follow_in_order(packet, half)
+            if analysis:
+                analyse_segment(frame, packet, half, other, deep[row], upside, False, mark)
+        write_mark(mark, flow, upside)
+        timing = U64(half["timing"])
+        timeout_ns = state["timeouts_ns"][timing]
+        if state["fixed"][timing] == 0 and timeout_ns != NEVER_NS:
+            flow["due_ns"] = clock_ns + timeout_ns
+        i += U64(1)
+    if i != at:
+        state["clock_ns"] = clock_ns
+        state["clocked"] = U64(state["first"]) + i - U64(1)
+        state["verdicts"][U64(_FLOW)] += i - at
+    return i
