@@ -52,17 +52,38 @@ def test_both_ways_agree_on_the_fixtures(profile: str) -> None:
         assert traced(frames, packets, options, quick=True) == traced(frames, packets, options, quick=False), path.name
 
 
-STEPS = st.tuples(
-    st.sampled_from([0, 0, 0, 1, 2]),  # which of three flows
+MS_NS, SECOND_NS = 10**6, 10**9
+NEXT = st.tuples(
+    st.sampled_from([0, 0, 1, 2]),  # which of three flows
     st.booleans(),  # who sends
-    st.sampled_from([ACK, ACK, ACK, ACK | PSH, ACK | PSH, SYN, SYN | ACK, FIN | ACK, RST, 0]),
-    st.sampled_from([0, 0, 1, 100]),  # octets
-    st.sampled_from([0, 0, 0, 0, 0, 1, -1, -100, 2**31]),  # number beside the next one
-    st.sampled_from([0, 0, 0, 0, -1, 50]),  # acknowledged beside what was sent
-    st.sampled_from([0, 1, 1000, 1000, -5, 4 * 10**9, 4000 * 10**9]),  # ns since the frame before
-    st.sampled_from([0, 0, 0, 0, 8, 16, 64]),  # FRAGMENT, BAD_CHECKSUM, DUPLICATE
-    st.sampled_from([0, 0, 0, 0, 0, 1, 2, 4]),  # something unusual: window 0, no time, number not captured
+    st.sampled_from([ACK, ACK | PSH]),
+    st.sampled_from([0, 1, 100]),  # octets
+    st.just(0),
+    st.just(0),
+    st.sampled_from(
+        [0, 1, MS_NS, MS_NS, SECOND_NS, 70 * SECOND_NS, 400 * SECOND_NS, 4000 * SECOND_NS]
+    ),  # ns since the frame before
+    st.just(0),
+    st.just(0),
 )
+"""A segment that is the next one."""
+ANY = st.tuples(
+    st.sampled_from([0, 0, 1, 2]),
+    st.booleans(),
+    st.sampled_from([ACK, ACK, ACK | PSH, SYN, SYN | ACK, FIN | ACK, RST, 0]),
+    st.sampled_from([0, 0, 1, 100]),
+    st.sampled_from([0, 0, 0, 1, -1, -100, 2**31]),  # number beside the next one
+    st.sampled_from([0, 0, 0, -1, 50]),  # acknowledged beside what was sent
+    st.sampled_from([0, 1, MS_NS, -5, -2 * SECOND_NS, 4 * SECOND_NS]),
+    st.sampled_from([0, 0, 0, 8, 16, 64]),  # FRAGMENT, BAD_CHECKSUM, DUPLICATE
+    st.sampled_from([0, 0, 0, 1, 2, 4]),  # window 0, no time, number not captured and another VLAN
+)
+OPENING = [
+    (flow, side, flags, octets, 0, 0, MS_NS, 0, 0)
+    for flow in range(3)
+    for side, flags, octets in [(False, SYN, 0), (True, SYN | ACK, 0), (False, ACK, 0), (True, ACK, 5), (False, ACK, 5)]
+]
+"""Three connections, open in both directions."""
 
 
 def frames_of(steps: list[Any], protocol: int) -> tuple[Any, Any]:
@@ -92,7 +113,7 @@ def frames_of(steps: list[Any], protocol: int) -> tuple[Any, Any]:
 
 @settings(deadline=None)
 @given(
-    steps=st.lists(STEPS, max_size=60),
+    steps=st.lists(st.one_of(NEXT, NEXT, NEXT, ANY), max_size=60),
     protocol=st.sampled_from([TCP, TCP, TCP, UDP, ICMP]),
     profile=st.sampled_from(sorted(PROFILES)),
     more=st.sampled_from([{}, {"analysis": False}, {"max_flows": 1}, {"key": ("vlan",)}, {"linger_ns": 10**9}]),
@@ -102,7 +123,7 @@ def test_both_ways_agree_on_any_dialogue(
     steps: list[Any], protocol: int, profile: str, more: dict[str, Any], batch: int
 ) -> None:
     """Most frames are the next ones of open connections, some are anything."""
-    frames, packets = frames_of(steps, protocol)
+    frames, packets = frames_of(OPENING + steps, protocol)
     options = options_for(profile, **more)
     short = traced(frames, packets, options, quick=True, batch=batch)
     assert short == traced(frames, packets, options, quick=False)
@@ -146,6 +167,36 @@ def test_what_takes_the_short_way(step: tuple[bool, int, int], short: bool) -> N
     table._state["ended"] = 256
     table.track(frames[-1:], packets[-1:], len(frames))
     assert stopped == ([] if short else [0])
+
+
+@pytest.mark.parametrize(
+    ("profile", "gap_ns", "odd", "flow", "jumps", "back"),
+    [
+        ("default", 1, 0, 1, 0, 0),
+        ("default", 400 * SECOND_NS, 0, 4, 0, 0),  # its idle timeout, 300 s, was over
+        ("default", 4000 * SECOND_NS, 0, 4, 1, 0),
+        ("tshark", 400 * SECOND_NS, 0, 1, 0, 0),  # none there
+        ("tshark", 4000 * SECOND_NS, 0, 1, 1, 0),  # longer than an hour
+        ("default", -5, 0, 1, 0, 1),
+        ("default", 1, 4, 4, 0, 0),  # another VLAN, which belongs to the key here
+        ("default", 400 * SECOND_NS, 2, 1, 0, 0),  # it has no time
+    ],
+)
+def test_what_else_ends_a_run(profile: str, gap_ns: int, odd: int, flow: int, jumps: int, back: int) -> None:
+    """The next segment of the first of three open connections, which the clock or the key sends the long way."""
+    frames, packets = frames_of([*OPENING, (0, True, ACK, 100, 0, 0, gap_ns, 0, odd)], TCP)
+    table = FlowTable(options_for(profile, key=("vlan",)), seed=1)
+    marks = table.track(frames, packets, 1)
+    assert marks["flow"].tolist() == [1] * 5 + [2] * 5 + [3] * 5 + [flow]
+    table.end()
+    account = table.account()
+    assert (account.forward_jumps, account.frames_out_of_order) == (jumps, back)
+
+
+def test_datagrams_of_a_profile_of_tcp_alone() -> None:
+    frames, packets = frames_of([(0, False, 0, 100, 0, 0, MS_NS, 0, 0)] * 5, UDP)
+    marks = FlowTable(options_for("pcapkit"), seed=1).track(frames, packets, 1)
+    assert marks["flow"].tolist() == [0] * 5
 
 
 def test_numbers_of_a_run() -> None:
