@@ -125,9 +125,9 @@ def _is_next_segment(packet: Any, half: Any, other: Any) -> Any:
 
 
 @inline_kernel
-def _is_next_datagram(state: Any, packet: Any, half: Any) -> Any:
+def _is_next_datagram(packet: Any, half: Any) -> Any:
     """Whether a packet that is no TCP is one more of a direction that has sent some, and quotes nothing."""
-    if state["tcp_only"] or half["packets"] == U64(0) or U64(packet["bits"]) & U64(QUOTES | BAD_CHECKSUM):
+    if half["packets"] == U64(0) or U64(packet["bits"]) & U64(QUOTES | BAD_CHECKSUM):
         return False
     return packet["protocol"] != _UDP or U64(half["smooth"]) & U64(DATA_SEEN) != U64(0)
 
@@ -150,7 +150,7 @@ def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any
         _look_ahead(state, live, slots, heap, deep, words, batch, i)
         frame, packet, mark = frames[i], packets[i], marks[i]
         time_ns, found = frame["time_ns"], U64(state["hints"][i & _HINT])
-        if time_ns < clock_ns or time_ns >= until_ns or U64(time_ns) - U64(clock_ns) > U64(HOUR_NS):
+        if time_ns >= until_ns or U64(time_ns) - U64(clock_ns) > U64(HOUR_NS):  # back in time: more than 2**63
             break
         if found == U64(0) or packet["verdict"] != _FLOW or U64(frame["time_bits"]) & U64(NO_TIME):
             break
@@ -168,7 +168,7 @@ def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any
         if tcp:
             if not _is_next_segment(packet, half, other):
                 break
-        elif not _is_next_datagram(state, packet, half):
+        elif not _is_next_datagram(packet, half):
             break
         if time_ns < half["last_ns"]:
             break
