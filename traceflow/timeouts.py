@@ -205,7 +205,8 @@ def _build_anew(heap: Any, live: Any) -> Any:
 def _rank_anew(heap: Any, live: Any, number: Any) -> Any:
     """Rank all flows in a heap from 0 on, in the order of their numbers, and after them one with `number`.
 
-    Numbers have 64 bits and ranks 32, because an entry has no room for more; this is done once in 2**32 flows."""
+    Numbers have 64 bits and ranks 32, because an entry has no room for more; this is done once in 2**32 flows.
+    """
     _keep_live(heap, live)
     end = U64(heap[_END]["who"])
     for i in range(FIRST, end):
@@ -290,7 +291,8 @@ def _fetch_next(heap: Any, live: Any) -> Any:
 def due_row(heap: Any, live: Any, now_ns: Any) -> Any:
     """The row plus one of the flow that is due first, if it is due at `now_ns`, or 0.
 
-    It is the same one until that row is dropped."""
+    It is the same one until that row is dropped.
+    """
     while heap[FIRST]["wake_ns"] <= now_ns and U64(heap[_END]["who"]) != FIRST:
         wake_ns, who = heap[FIRST]["wake_ns"], U64(heap[FIRST]["who"])
         row = who & _ROW_MASK

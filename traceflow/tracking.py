@@ -319,9 +319,7 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
 
 
 @inline_kernel
-def _look_ahead(
-    state: Any, live: Any, slots: Any, deep: Any, words: Any, packets: Any, hashes: Any, at: Any
-) -> Any:
+def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, words: Any, packets: Any, hashes: Any, at: Any) -> Any:
     """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
     mask = U64(len(slots) - 1)
     if at + _SLOT_AHEAD < U64(len(hashes)):
