@@ -204,24 +204,25 @@ def test_flows_that_end_otherwise_leave_a_bounded_heap() -> None:
 
 def test_a_due_time_that_jumps_between_two_leaves_a_bounded_heap() -> None:
     """Each time it becomes shorter it adds an entry, and each of these goes on to the same later time when it wakes.
-    All are equal then, so that only `kept` tells that they are of one row. From 3 entries on they become 1028, which is
-    full, in 1026 rounds; then there are 2, and a full heap again after 1026 more.
+    All are equal then, so that only `kept` tells that they are of one row. From 3 entries on, after the first round,
+    they become 1028, which is full, in round 1025 (counted from 0). The flow that opens then finds a heap of two.
     """
-    heap = Heap(rows=2)
-    row = heap.push(10**6)
-    other = heap.push(3 * 10**6)
-    sizes = []
-    for now_ns in range(3000):
+    heap = Heap(rows=3)
+    row, other = heap.push(10**6), heap.push(3 * 10**6)
+
+    def jump(now_ns: int) -> int:
         heap.set_due(row, now_ns)
         heap.set_due(row, 10**6)
         assert heap.end_due(now_ns) == []
-        assert len(heap.entries) <= 2 * 2 + MOST_STALE
-        sizes.append(len(heap.entries))
-    assert [at for at, size in enumerate(sizes) if size == 2] == [1026, 2053]
+        return len(heap.entries)
+
+    assert [jump(now_ns) for now_ns in range(1026)] == [*range(3, 2 * 2 + MOST_STALE + 1)]
+    heap.push(2 * 10**6)
+    assert len(heap.entries) == 3
     heap.check()
+    assert max(jump(now_ns) for now_ns in range(1026, 3000)) == 2 * 3 + MOST_STALE
     heap.set_due(other, 10**6)
-    assert heap.end_due(10**6) == [(10**6, 1), (10**6, 2)]
-    assert len(heap.entries) <= MOST_STALE
+    assert heap.end_due(2 * 10**6) == [(10**6, 1), (10**6, 2), (2 * 10**6, 3)]
 
 
 def test_a_heap_that_is_built_anew_holds_each_row_once_and_wakes_it_when_it_is_due() -> None:
