@@ -40,9 +40,9 @@ HOUSE = ROOT / "traceflow"
 LAYERS = (
     ("errors", "ahead", "callbacks", "compiled", "packets", "protocols", "tomlfile"),
     ("tcp", "holes", "states", "closing", "connstates", "directions", "options", "labels", "framelists", "keys"),
-    ("timeouts", "cuts", "quotes", "steering"),
+    ("live", "timeouts", "cuts", "quotes", "steering"),
     ("flows",),
-    ("live", "analysis", "runs", "findings", "endings", "plugins"),
+    ("analysis", "runs", "findings", "endings", "plugins"),
     ("libpcap", "filters"),
     ("decode", "checksums", "duplicates", "fragments", "sources"),
     ("tracking", "table"),

@@ -66,10 +66,11 @@ LIVE = np.dtype(
     {
         "names": [
             *("low_hi", "low_lo", "high_hi", "high_lo", "low_port", "high_port", "protocol", "ip_version"),
-            *("upper_originates", "closed_by", "hashed", "next_free", "due_ns", "number"),
+            *("upper_originates", "closed_by", "hashed", "rank", "due_ns", "number"),
             *("low", "high", "low_rest", "high_rest", "turned", "cause"),
             *("partial", "letters", "low_side", "high_side", "history"),
             *("segment", "tag", "parent", "cut_ns", "icmp_errors", "low_retransmissions", "high_retransmissions"),
+            *("wake_ns", "next_free", "kept"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
@@ -77,6 +78,7 @@ LIVE = np.dtype(
             *(HOT, HOT, REST, REST, "u1", "u1"),
             *("u1", "u1", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
             *("u4", "u8", "u8", "i8", "u8", "u8", "u8"),
+            *("i8", "u4", "u8"),
         ],
         "offsets": [
             *(0, 8, 16, 24, 32, 34, 36, 37),
@@ -84,6 +86,7 @@ LIVE = np.dtype(
             *(64, 128, 192, 280, 368, 369),
             *(370, 371, 384, 448, 512),
             *(372, 376, 560, 568, 576, 584, 592),
+            *(600, 608, 616),
         ],
         "itemsize": 640,
         "aligned": True,
@@ -93,8 +96,9 @@ LIVE = np.dtype(
 
 - `low`, `high`: the lower and the upper end of the key; where the key keeps its direction, source and destination.
 - `hashed`: hash of the key.
-- `next_free`: in a row that was freed, the next such row plus one.
 - `due_ns`: when the flow ends if no frame comes.
+- `rank`, `wake_ns`, `kept`: of timeouts.py: the order of the flow among all, when it wakes, where its entry was last.
+- `next_free`: in a row that was freed, the next such row plus one.
 - `closed_by`: 0, or the EndCause FIN or RST of a flow that is closing.
 - `upper_originates`: 1 where the originator is the upper end; `turned`: 1 where that was found out later.
 - `cause`: what ended a flow, an EndCause; `closed_by` outranks it.

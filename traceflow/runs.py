@@ -27,7 +27,7 @@ from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.states import ALL_SMOOTH, DATA_SEEN, follow_in_order, is_in_order
 from traceflow.steering import fetch_records
 from traceflow.tcp import BASE_KNOWN, FIN, MORE_THAN_SYN, RST, SYN, count_common_flags, has_common_flags
-from traceflow.timeouts import NEVER_NS, fetch_place
+from traceflow.timeouts import FIRST, NEVER_NS
 
 __all__ = [
     "FROM_RESPONDER",
@@ -102,7 +102,7 @@ def _look_at_rest(state: Any, live: Any, ends: Any, at: Any) -> Any:
 
 
 @inline_kernel
-def _look_ahead(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, batch: Any, at: Any) -> Any:
+def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, words: Any, batch: Any, at: Any) -> Any:
     """Have the processor fetch what later packets will look at: the slot of the index, the row, the rest of the row."""
     _, packets, _, hashes, _, _ = batch
     mask = U64(len(slots) - 1)
@@ -117,7 +117,6 @@ def _look_ahead(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: 
             fetch_row(live, row, U64(0), _COMMON_OCTETS)
             if U64(packets[at + _ROW_AHEAD]["flags"]) & U64(SYN | FIN | RST):
                 fetch_row(live, row, _COMMON_OCTETS, _ROW_OCTETS)
-                fetch_place(heap, row)
             if state["analysis"]:
                 fetch_row(deep, row, U64(0), U64(SMOOTH_OCTETS))
             if state["plugins"]:
@@ -155,12 +154,12 @@ def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any
     frames, packets, marks, _, _, _ = batch
     ends = words[5]
     i, clock_ns = at, state["clock_ns"]
-    until_ns = min(heap[U64(0)]["wake_ns"], state["pause_ns"])  # before it, no flow is due and nobody is to be told
+    until_ns = min(heap[FIRST]["wake_ns"], state["pause_ns"])  # before it, no flow is due and nobody is to be told
     if state["quick"] == 0 or U64(state["clocked"]) == U64(0):
         until_ns = -NEVER_NS
     directed, mask, analysis = state["directed"] != 0, U64(state["key_mask"]), state["analysis"] != 0
     while i < U64(len(packets)):
-        _look_ahead(state, live, slots, heap, deep, words, batch, i)
+        _look_ahead(state, live, slots, deep, words, batch, i)
         frame, packet, mark = frames[i], packets[i], marks[i]
         time_ns, found = frame["time_ns"], U64(state["hints"][i & _HINT])
         if time_ns >= until_ns or U64(time_ns) - U64(clock_ns) > U64(HOUR_NS):  # back in time: more than 2**63

@@ -28,7 +28,7 @@ from traceflow.packets import Verdict
 from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.states import TIMINGS
 from traceflow.steering import NO_PLAN, STEER, STEERED, Plan
-from traceflow.timeouts import HEAP, NEVER_NS, when_due
+from traceflow.timeouts import GONE_NS, HEAP, NEVER_NS, clear_heap, grown_heap, when_due
 from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STATE, TCP_END, tick, track
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
@@ -177,10 +177,9 @@ class FlowTable:
         old = len(self._live)
         first = max(1, min(_FIRST_ROWS, _FIRST_RECORDS // max(self._both_words, 1)))
         rows = min(max(first, 8 * old), self._most)
-        live, heap = live_rows(rows), np.zeros(rows, HEAP)
+        live = live_rows(rows)
         as_octets(live)[:old] = as_octets(self._live)
-        as_octets(heap)[:old] = as_octets(self._heap)
-        self._live, self._heap = live, heap
+        self._live, self._heap = live, grown_heap(self._heap, rows)
         if self.options.analysis:
             deep = analysis_rows(rows)
             as_octets(deep)[:old] = as_octets(self._deep)
@@ -408,16 +407,17 @@ class FlowTable:
         state = self._state[0]
         self._take_gone()
         # Sorted at once: taken from the heap one by one, 66 000 flows took a microsecond each.
-        heap = self._heap[: int(state["live"])]
-        due_ns = np.empty(len(heap), np.int64)
-        when_due(self._heap, self._live, len(heap), due_ns)
-        rows = heap["row"][_in_order(due_ns, heap["number"])]
+        live = int(state["live"])
+        rows, numbers, due_ns = np.empty(live, np.uint32), np.empty(live, np.uint64), np.empty(live, np.int64)
+        when_due(self._live, int(state["fresh"]), rows, numbers, due_ns)
+        rows = rows[_in_order(due_ns, numbers)]
         for at in range(0, len(rows) - _PART_FLOWS, _PART_FLOWS):
             self._assemble(self._live, rows[at : at + _PART_FLOWS], self._deep, cause)
             yield
         self._assemble(self._live, rows[(len(rows) - 1) // _PART_FLOWS * _PART_FLOWS :], self._deep, cause)
         state["live"] = state["free"] = state["fresh"] = state["directions"] = 0
         self._slots[:] = 0
+        clear_heap(self._heap)
         yield
 
     @property
@@ -434,13 +434,10 @@ class FlowTable:
         state = self._state[0]
         if not state["live"]:
             return None
-        newest = int(state["newest"])
-        place = int(self._heap[newest]["place"])
-        if number == state["opened"] and place < state["live"] and self._heap[place]["number"] == number:
-            return newest
-        heap = self._heap[: int(state["live"])]
-        found = heap["row"][heap["number"] == number]
-        return int(found[0]) if len(found) else None
+        rows = [int(state["newest"])]
+        if number != state["opened"]:
+            rows = np.flatnonzero(self._live["number"][: int(state["fresh"])] == number).tolist()
+        return rows[0] if rows and self._live["due_ns"][rows[0]] != GONE_NS else None
 
     def snapshot(self, row: int, cause: EndCause = EndCause.END_OF_INPUT) -> npt.NDArray[np.void]:
         """What `drain` would hand out of a live flow, were it ended now: FLOW[1]. Nothing changes.

@@ -19,7 +19,7 @@ from traceflow.cuts import begin_segment, continue_segment, is_cut, parent_of
 from traceflow.directions import BY_FIRST, BY_SYN, BY_TRANALYZER, first_sender_originates
 from traceflow.flows import EndCause
 from traceflow.keys import find_row, forget_row, index_row, is_reversed, tag_of
-from traceflow.live import LIVE, clear_words, copy_words, fetch_row
+from traceflow.live import LIVE, clear_words, copy_words
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.quotes import note_quote
 from traceflow.runs import (
@@ -36,7 +36,7 @@ from traceflow.runs import (
 from traceflow.states import CLOSING, TIMINGS, add_turn, follow_datagram, follow_segment
 from traceflow.steering import hand_out, steer_flow
 from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, turns_direction
-from traceflow.timeouts import NEVER_NS, drop_row, push_row, wake_earlier, wake_first_again
+from traceflow.timeouts import FIRST, NEVER_NS, drop_row, due_row, push_row, wake_earlier
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MARK", "STATE", "TCP_END", "tick", "track"]
 
@@ -104,11 +104,10 @@ GONE_ROWS = 256
 """Rows that wait to be handed out at most: with their analysis, less than half of a second-level cache of 1 MiB."""
 _NEW = len(TIMINGS)
 _LIVE_WORDS, _DEEP_WORDS = U64(LIVE.itemsize // 8), U64(ANALYSIS.itemsize // 8)
-_LINE = U64(64)  # of a row: key and timeout
 
 
 @outline_kernel
-def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any, cause: Any) -> Any:
+def _end_row(state: Any, live: Any, slots: Any, words: Any, row: Any, cause: Any) -> Any:
     """End the flow of a row: hand it out and free the row. `words`: see `track`."""
     flow = live[row]
     flow["cause"] = cause
@@ -120,7 +119,7 @@ def _end_row(state: Any, live: Any, slots: Any, heap: Any, words: Any, row: Any,
         hand_out(words[4], row, ended, U64(state["record_words"]))
     state["ended"] = ended + U64(1)
     forget_row(slots, U64(flow["hashed"]), row)
-    drop_row(heap, row, U64(state["live"]))
+    drop_row(live, row)
     state["live"] = U64(state["live"]) - U64(1)
     both = flow["low"]["packets"] != U64(0) and flow["high"]["packets"] != U64(0)
     state["directions"] = U64(state["directions"]) - (U64(2) if both else U64(1))
@@ -137,18 +136,12 @@ def _end_due(state: Any, live: Any, slots: Any, heap: Any, words: Any, now_ns: A
         False where no room is left for flows that end and more may be due.
     """
     while U64(state["live"]) != U64(0) and most != U64(0):
-        if heap[U64(0)]["wake_ns"] > now_ns:
+        found = due_row(heap, live, now_ns)
+        if found == U64(0):
             break
-        row = U64(heap[U64(0)]["row"])
-        if U64(state["live"]) > U64(2):  # one of these two is the next one
-            fetch_row(live, U64(heap[U64(1)]["row"]), U64(0), _LINE)
-            fetch_row(live, U64(heap[U64(2)]["row"]), U64(0), _LINE)
-        if live[row]["due_ns"] != heap[U64(0)]["wake_ns"]:
-            wake_first_again(heap, live, U64(state["live"]))
-            continue
         if U64(state["ended"]) == U64(GONE_ROWS):
             return False
-        _end_row(state, live, slots, heap, words, row, cause)
+        _end_row(state, live, slots, words, found - U64(1), cause)
         most -= U64(1)
     return True
 
@@ -332,7 +325,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         state: STATE[1].
         live: LIVE[n].
         slots: uint64[2**k >= 2 * n], the index of keys.py.
-        heap: HEAP[n], the heap of timeouts.py.
+        heap: HEAP, the heap of timeouts.py for n rows.
         deep: ANALYSIS[n]; ANALYSIS[0] without analysis.
         words: Rows as uint64 words: those of `live`, those of flows that ended (GONE_ROWS), and both of `deep`; then
             the hooks of plugins: STEERED[n], STEERED[GONE_ROWS]; uint64 words of their records of both, lower end
@@ -361,7 +354,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         if table["clock_ns"] >= table["pause_ns"] and U64(table["clocked"]) != U64(0):
             return
         # Asked here as well, because the call alone, with all its arrays, takes as long as the look-up of a flow.
-        if heap[U64(0)]["wake_ns"] <= table["clock_ns"]:
+        if heap[FIRST]["wake_ns"] <= table["clock_ns"]:
             most = U64(table["live"])
             if not _end_due(table, live, slots, heap, words, table["clock_ns"], most, _IDLE):
                 return
@@ -382,13 +375,13 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         found = find_row(slots, live, packet, upside, hashed, table["key_mask"])
         reused = found != U64(0) and tcp and _opens_another(table, packet, live[found - U64(1)], upside)
         if reused:
-            _end_row(table, live, slots, heap, words, found - U64(1), _NEW_SYN)
+            _end_row(table, live, slots, words, found - U64(1), _NEW_SYN)
             found = U64(0)
         parent, segment, originates = U64(0), U64(0), U64(0)
         if found != U64(0) and is_cut(table, live[found - U64(1)]):
             flow = live[found - U64(1)]
             parent, segment, originates = parent_of(flow), U64(flow["segment"]), U64(flow["upper_originates"])
-            _end_row(table, live, slots, heap, words, found - U64(1), _ACTIVE)
+            _end_row(table, live, slots, words, found - U64(1), _ACTIVE)
             found = U64(0)
         row = found - U64(1)
         if found == U64(0):
@@ -432,9 +425,9 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             table["live"] = U64(table["live"]) + U64(1)
             table["most_live"] = max(U64(table["most_live"]), U64(table["live"]))
         elif shorter:
-            wake_earlier(heap, live, row)
+            wake_earlier(heap, live, row, U64(table["live"]))
         if ends:
-            _end_row(table, live, slots, heap, words, row, _BY_FIN)
+            _end_row(table, live, slots, words, row, _BY_FIN)
 
 
 @kernel

@@ -28,7 +28,7 @@ from traceflow.options import Options
 from traceflow.packets import FRAME, PACKET, Batch
 from traceflow.sources import open_source
 from traceflow.table import FROM_UPPER, MARK, FlowTable
-from traceflow.timeouts import HEAP, when_due
+from traceflow.timeouts import when_due
 from traceflow.tracking import track
 
 __all__ = ["compile_all", "compile_others", "compile_side_by_side"]
@@ -90,5 +90,5 @@ def compile_others() -> None:
     frame_map = FrameMap()
     frame_map.add(np.zeros(1, MARK), FROM_UPPER)
     frame_map.lists()
-    when_due(np.zeros(0, HEAP), live_rows(0), 0, np.zeros(0, np.int64))
+    when_due(live_rows(0), 0, np.zeros(0, np.uint32), np.zeros(0, np.uint64), np.zeros(0, np.int64))
     assemble_flows(live_rows(1), np.zeros(0, np.uint32), analysis_rows(1), np.zeros(0, FLOW), analysis=True)
