@@ -31,7 +31,16 @@ from pathlib import Path
 
 import floods
 import numpy as np
-from connections import in_time_order, mix_script, seven_counts, seven_script, small_counts, small_script, with_payload
+from connections import (
+    SHORTEST,
+    in_time_order,
+    mix_script,
+    seven_counts,
+    seven_script,
+    small_counts,
+    small_script,
+    with_payload,
+)
 from records import (
     EVERYTHING,
     HEADER_OCTETS,
@@ -45,6 +54,7 @@ from records import (
 
 __all__ = [
     "KINDS",
+    "SHORTEST",
     "write_flows",
     "write_ip6_vlan",
     "write_live",
