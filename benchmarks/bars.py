@@ -1,10 +1,12 @@
 """The bars that issue 6 sets for speed, held against what was measured. What was not measured has no line.
 
-Ratios are medians of the ratios of runs that came in turn; where one side ran fewer times, of the medians.
+Ratios are medians of the ratios of runs that came in turn; where one side ran fewer times, of the medians. Where start-up
+is taken off and next to nothing is left, because the capture was too small, the bar is not judged.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ class Bar:
     Attributes:
         number: As in the issue.
         what: What was compared.
-        value: What was measured.
+        value: What was measured; not a number: the capture was too small to tell.
         limit: What is asked for.
         at_most: The value may be at most so much; otherwise it has to be at least that.
     """
@@ -46,11 +48,13 @@ class Bar:
 
     @property
     def met(self) -> bool:
-        """Whether it is met."""
+        """Whether it is met; what cannot be told is not met."""
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
     def __str__(self) -> str:
         side = "at most" if self.at_most else "at least"
+        if math.isnan(self.value):
+            return f"bar {self.number}: {self.what}: too small a capture to tell ({side} {self.limit:.3g})"
         answer = "met" if self.met else "not met"
         return f"bar {self.number}: {self.what}: {self.value:.3g} ({side} {self.limit:.3g}): {answer}"
 
@@ -75,7 +79,7 @@ class _Walls:
     def of(self, name: str, *, apart: bool = False) -> list[float]:
         """Seconds of each run; `apart`: without the start."""
         start = statistics.median(self._starts[name]) if apart else 0.0
-        return [max(run["wall"] - start, 1e-6) for run in self._costs[name]]
+        return [run["wall"] - start for run in self._costs[name]]
 
     def peak(self, name: str) -> float:
         """Octets, median."""
@@ -84,13 +88,20 @@ class _Walls:
     def ratio(self, name: str, other: str, *, apart: bool = False) -> float:
         """Time of one by that of another."""
         ours, theirs = self.of(name, apart=apart), self.of(other, apart=apart)
+        if apart and not all(self._tells(one) for one in (name, other)):
+            return math.nan
         if len(ours) == len(theirs):
             return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         return statistics.median(ours) / statistics.median(theirs)
 
+    def _tells(self, name: str) -> bool:
+        """Whether more than a tenth of its start is left when that is taken off, in each run."""
+        return min(self.of(name, apart=True)) > 0.1 * statistics.median(self._starts[name])
+
     def more(self, name: str, other: str) -> float:
-        """Seconds that one takes longer than another, at least a microsecond."""
-        return max(statistics.median(self.of(name)) - statistics.median(self.of(other)), 1e-6)
+        """Seconds that one takes longer than another; not a number where it does not."""
+        seconds = statistics.median(self.of(name)) - statistics.median(self.of(other))
+        return seconds if seconds > 0 else math.nan
 
 
 def bars(results: Results) -> list[Bar]:
@@ -122,10 +133,14 @@ def _against_rivals(results: Results) -> Iterator[Bar]:
         (ANALYSIS, FIRST, 1.7),
     ):
         if large.has(name, rival):
-            yield Bar(1, f"{name}, times {rival}, {frames} small frames", large.ratio(name, rival), limit)
+            yield Bar(
+                1, f"{name}: wall time, times that of {rival}, {frames} small frames", large.ratio(name, rival), limit
+            )
     if small.has(FIRST, TSHARK):
         frames = small.about["frames"]
-        yield Bar(1, f"{FIRST}, times {TSHARK}, {frames} small frames", small.ratio(FIRST, TSHARK), 0.1)
+        yield Bar(
+            1, f"{FIRST}: wall time, times that of {TSHARK}, {frames} small frames", small.ratio(FIRST, TSHARK), 0.1
+        )
     for name, limit in ((CSV, 500_000), (JSONL, 250_000)):
         if large.has(FIRST, name):
             flows = large.about["flows"]
@@ -162,11 +177,16 @@ def _workers(results: Results) -> Iterator[Bar]:
         yield Bar(3, "two workers, times the speed of one, start-up apart", gain, 1.6, at_most=False)
 
 
+def _rate(row: dict[str, float]) -> float:
+    """Frames a second of a writer; not a number where its start took all the time."""
+    return row["frames"] / row["wall"] if row["wall"] > 0 else math.nan
+
+
 def _writing(results: Results) -> Iterator[Bar]:
     table = results.get("writing", {})
 
     def rate(name: str) -> float:
-        return float(statistics.median(row["frames"] / max(row["wall"], 1e-6) for row in table[name]))
+        return float(statistics.median(_rate(row) for row in table[name]))
 
     for ours, other, limit in (
         ("traceflow json", "PyPCAPKit json (dpkt engine)", 40.0),
@@ -206,7 +226,13 @@ def _flood(results: Results) -> Iterator[Bar]:
     for rival, limit in ((NFPCAPD, 1.0), (SOFTFLOWD, 2.0)):
         if many.has(FIRST, rival, start=True):
             ratio = many.ratio(FIRST, rival, apart=True)
-            yield Bar(7, f"{FIRST}, times {rival}, {flows} one-frame flows, start-up apart", ratio, limit)
+            what = f"{FIRST}: wall time, times that of {rival}, {flows} one-frame flows, start-up apart"
+            yield Bar(7, what, ratio, limit)
+
+
+def _grown(small: float, large: float) -> float:
+    """How many times as large; not a number where noise made one of them negative."""
+    return large / small if small > 0 and large > 0 else math.nan
 
 
 def _growth(results: Results) -> Iterator[Bar]:
@@ -215,14 +241,14 @@ def _growth(results: Results) -> Iterator[Bar]:
         first = live[0]
         for other in live[1:]:
             what = f"time a frame at {other['live']} live flows, times that at {first['live']}"
-            yield Bar(7, what, other["ns"] / first["ns"], _MISSES)
+            yield Bar(7, what, _grown(first["ns"], other["ns"]), _MISSES)
     for name, limit, text in (("one", _LINEAR, "of one flow"), ("many", _MISSES, "of one-frame flows")):
         if name in growth:
             small, large = growth[name]
             what = f"time a frame at {large['frames']} frames {text}, times that at {small['frames']}"
-            yield Bar(7, what, large["ns"] / max(small["ns"], 1e-6), limit)
+            yield Bar(7, what, _grown(small["ns"], large["ns"]), limit)
     for name, text in (("one", "one flow"), ("many", "a flow a packet")):
         if name in growth.get("index", {}):
             small, large = growth["index"][name]
             sizes = f"after {large['packets']} packets of {text}, times that after {small['packets']}"
-            yield Bar(7, f"time a packet, reading `index` {sizes}", large["us"] / small["us"], _LINEAR)
+            yield Bar(7, f"time a packet, reading `index` {sizes}", _grown(small["us"], large["us"]), _LINEAR)

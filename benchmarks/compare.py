@@ -64,6 +64,8 @@ _CAPTURES = {
 }
 """Kind of captures.py, frames as a multiple of `--frames`, and what it is."""
 _NOT_STAGED = ("large",)
+_ANALYSED = ("small", "mix", "given")
+"""Of these, stages are measured with TCP analysis as well."""
 
 
 def say(text: str) -> None:
@@ -106,7 +108,7 @@ class Comparison:
         for name in chosen.captures:
             if "captures" in parts or "stages" in parts:
                 self._capture(name)
-        few = max(1, chosen.runs // 2)
+        few = (chosen.runs + 1) // 2
         if "growth" in parts:
             start_s = sorted(self.results["starts"][FIRST])[len(self.results["starts"][FIRST]) // 2]
             grown = self.results["growth"] = {"live": live_growth(place, 5 * chosen.frames, few, start_s, say)}
@@ -117,7 +119,7 @@ class Comparison:
             folder.mkdir()
             self.results["writing"] = writing(folder, chosen.writing_frames, few, self._pythons, say)
         if "capped" in parts:
-            self.results["capped"] = capped_floods(place, 5 * chosen.frames, 1, say)
+            self.results["capped"] = capped_floods(place, chosen.frames, 1, say)
 
     def _capture(self, name: str) -> None:
         """Make a capture, measure it, remove it."""
@@ -137,9 +139,10 @@ class Comparison:
             if "captures" in self._chosen.parts:
                 self._processes(name, path, account["frames"])
             if "stages" in self._chosen.parts and name not in _NOT_STAGED:
-                self.results.setdefault("stages", {})[name] = {
-                    kind: self._profile(path, *more) for kind, more in (("plain", ["--no-analysis"]), ("analysis", []))
-                }
+                kinds = {"plain": self._profile(path, "--no-analysis")}
+                if name in _ANALYSED:
+                    kinds["analysis"] = self._profile(path)
+                self.results.setdefault("stages", {})[name] = kinds
         finally:
             if name != "given":
                 path.unlink(missing_ok=True)

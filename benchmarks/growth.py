@@ -145,7 +145,7 @@ def read_index(shape: str, packets: int) -> float:
         packets: How many.
 
     Returns:
-        Seconds.
+        Seconds of the processor.
 
     Raises:
         AssertionError: The index is not what it should be.
@@ -154,7 +154,7 @@ def read_index(shape: str, packets: int) -> float:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FormatWarning)  # no such format: no files
         tracer = TraceFlow(fout=folder, format="none")
-        before = time.perf_counter()
+        before = time.process_time()  # of one thread that waits for nothing: what others do meanwhile does not matter
         for number in range(packets):
             flow = number if shape == "many" else 0
             packet = TracedPacket(
@@ -174,7 +174,7 @@ def read_index(shape: str, packets: int) -> float:
             index = tracer.index
             last = index[-1]
             seen = len(index), len(last), last.label
-        seconds = time.perf_counter() - before
+        seconds = time.process_time() - before
     assert seen[:2] == ((packets, 1) if shape == "many" else (1, packets)), seen
     return seconds
 

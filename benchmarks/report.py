@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +65,8 @@ def _machine(results: Results) -> Iterator[str]:
     if machine:
         yield (
             f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB; "
-            f"Python {machine['python']}, NumPy {machine['numpy']}, Numba {machine['numba']}, traceflow {machine['traceflow']}."
+            f"Python {machine['python']}, NumPy {machine['numpy']}, Numba {machine['numba']}, "
+            f"traceflow {machine['traceflow']}."
         )
         tools = ", ".join(f"{name.split()[0]} {version}" for name, version in results["versions"].items() if version)
         yield f"Beside it: {tools}. Medians of {machine['runs']} runs, slow tools fewer." if tools else ""
@@ -118,7 +120,7 @@ def _stages(results: Results) -> Iterator[str]:
     yield ""
     yield "Nanoseconds a frame in one process on one core, kernels compiled; kernels are all between reading and rows."
     yield ""
-    head = ("", *(f"{name}, {'with' if kind == 'analysis' else 'without'} analysis" for name, kind, _ in found))
+    head = ("", *(f"{name}, TCP analysis" if kind == "analysis" else name for name, kind, _ in found))
 
     def row(name: str, stages: Sequence[str]) -> tuple[str, ...]:
         times = (sum(one["seconds"][stage] for stage in stages) / one["frames"] * 1e9 for *_, one in found)
@@ -240,8 +242,8 @@ def _left_out(results: Results) -> Iterator[str]:
 def shown(results: Results) -> dict[str, Any]:
     """The results with their bars, as they are written as json."""
     judged = [
-        {"bar": bar.number, "what": bar.what, "value": bar.value, "limit": bar.limit, "at_most": bar.at_most,
-         "met": bar.met}
+        {"bar": bar.number, "what": bar.what, "value": None if math.isnan(bar.value) else bar.value, "limit": bar.limit, "at_most": bar.at_most,
+         "met": None if math.isnan(bar.value) else bar.met}
         for bar in bars(results)
     ]  # fmt: skip
     return {**results, "bars": judged}

@@ -48,6 +48,10 @@ def starts(
             found.setdefault(name, []).append(measure(command).wall)
         for name, (program, python) in programs.items():
             with tempfile.TemporaryDirectory() as folder:
-                wall = measure(program.arguments(str(tiny), folder, python)).wall
+                try:
+                    wall = measure(program.arguments(str(tiny), folder, python), folder=Path(folder)).wall
+                except RuntimeError as error:
+                    say(f"start: {error}")
+                    continue
             found.setdefault(name, []).append(wall)
     return found
