@@ -1,7 +1,7 @@
 """The bars that issue 6 sets for speed, held against what was measured. What was not measured has no line.
 
-Ratios are medians of the ratios of runs that came in turn; where one side ran fewer times, of the medians. Where start-up
-is taken off and next to nothing is left, because the capture was too small, the bar is not judged.
+Ratios are medians of the ratios of runs that came in turn; where one side ran fewer times, of the medians. Where
+start-up is taken off and next to nothing is left, because the capture was too small, the bar is not judged.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Walls:
 
     def _tells(self, name: str) -> bool:
         """Whether more than a tenth of its start is left when that is taken off, in each run."""
-        return min(self.of(name, apart=True)) > 0.1 * statistics.median(self._starts[name])
+        return min(self.of(name, apart=True)) > 0.1 * float(statistics.median(self._starts[name]))
 
     def more(self, name: str, other: str) -> float:
         """Seconds that one takes longer than another; not a number where it does not."""

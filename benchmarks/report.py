@@ -241,9 +241,10 @@ def _left_out(results: Results) -> Iterator[str]:
 
 def shown(results: Results) -> dict[str, Any]:
     """The results with their bars, as they are written as json."""
-    judged = [
-        {"bar": bar.number, "what": bar.what, "value": None if math.isnan(bar.value) else bar.value, "limit": bar.limit, "at_most": bar.at_most,
-         "met": None if math.isnan(bar.value) else bar.met}
-        for bar in bars(results)
-    ]  # fmt: skip
+    judged = []
+    for bar in bars(results):
+        known = not math.isnan(bar.value)
+        value, met = (bar.value, bar.met) if known else (None, None)
+        limits = {"limit": bar.limit, "at_most": bar.at_most}
+        judged.append({"bar": bar.number, "what": bar.what, "value": value, **limits, "met": met})
     return {**results, "bars": judged}
