@@ -1,15 +1,16 @@
 """Writing a file for each flow: traceflow beside tcpflow, `cp -r` and PyPCAPKit.
 
-    python benchmarks/writing.py [--frames 2000000] [--runs 3] [--folder DIR] [--pcapkit PYTHON] [--json FILE]
+    python benchmarks/writing.py [--frames 2000000] [--runs 3] [--folder DIR] [--python PYTHON]... [--json FILE]
 
-Makes the capture `mix` of captures.py (2 000 000 frames with payload: 66 453 connections, 730 MB) and writes it as
-json, plist, tree and pcap files, a new process each, in turn with the other tools, several times; prints medians of
-wall and processor seconds, frames and octets a second, and ratios. From the times of traceflow the start is taken off:
-what the same command takes for the first frame alone. `cp -r` copies the pcap files that were just written.
+A part of compare.py, which prints and judges it; alone, it writes plist and tree files as well. Makes the capture `mix`
+of captures.py (2 000 000 frames with payload: 66 453 connections, 730 MB) and writes it as files, a new process each,
+in turn with the other tools, several times. From all times the start is taken off: of traceflow what the same command
+takes for the first frame alone, of PyPCAPKit what it takes for eight frames. `cp -r` copies the pcap files that were
+just written. PyPCAPKit (dpkt engine, json files) gets 20 000 frames.
 
-PyPCAPKit is run where it can be imported (by this Python, or by the one that `--pcapkit` names), on 20 000 frames,
-with its dpkt engine and json files. All files go to `--folder`, which should be on the disk in question (some 7 GB);
-folders are removed at the very end: some file systems take ten times as long to make files soon after a removal.
+Files go to the folder, which should be on the disk in question. They are removed at the very end where there is room
+for all of them (2 000 000 frames as json are 5 GB): some file systems take ten times as long to make files soon after
+a removal. Where there is not, they are removed when room is needed, and that is said.
 """
 
 from __future__ import annotations
@@ -17,118 +18,151 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import captures
+from other_tools import TOOLS, installed
+from processes import Cost, measure
 
-_FORMATS = ("json", "plist", "tree", "pcap")
+__all__ = ["writing"]
+
+_OCTETS_A_FRAME = {"pcap": 450, "json": 2900, "plist": 4200, "tree": 3000}
 _PCAPKIT_FRAMES = 20_000
 _PCAPKIT = """
 import sys
 import pcapkit
-pcapkit.extract(fin=sys.argv[1], nofile=True, engine="dpkt", trace=True, trace_format="json", trace_fout=sys.argv[2])
+chosen = {"trace": True, "tcp": True, "trace_format": "json", "trace_fout": sys.argv[2]}
+pcapkit.extract(fin=sys.argv[1], nofile=True, engine="dpkt", **chosen)
 """
+
+Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Run:
-    """One process: wall seconds and processor seconds, what it wrote."""
+class Written:
+    """One process: wall and processor seconds without its start, frames that it read, what it wrote."""
 
     wall: float
     cpu: float
-    files: int = 0
-    octets: int = 0
+    frames: int
+    files: int
+    octets: int
 
 
-def run(command: list[str], written: Path | None = None, folder: Path | None = None) -> Run:
-    """Run a command.
+def _written(cost: Cost, start: Cost | None, frames: int, folder: Path) -> Written:
+    """What a command that wrote files took."""
+    sizes = [entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()]
+    wall, cpu = (cost.wall, cost.cpu) if start is None else (cost.wall - start.wall, cost.cpu - start.cpu)
+    return Written(wall, cpu, frames, len(sizes), sum(sizes))
+
+
+class _Writers:
+    """Runs all writers on one capture.
 
     Args:
-        command: The command.
-        written: Where it writes files.
-        folder: Where it runs.
-
-    Raises:
-        CalledProcessError: It failed.
+        place: Where all files go.
+        frames: Frames of the capture.
+        say: Told of what is done.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
-    wall = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    if written is None:
-        return Run(wall, cpu)
-    sizes = [entry.stat().st_size for entry in os.scandir(written) if entry.is_file()]
-    return Run(wall, cpu, len(sizes), sum(sizes))
 
+    def __init__(self, place: Path, frames: int, say: Say) -> None:
+        self._place, self._frames, self._say, self._count = place, frames, say, 0
+        self._capture, self._part, self._few = (place / f"{name}.pcap" for name in ("mix", "part", "few"))
+        captures.write_mix(self._capture, frames=frames)
+        captures.write_mix(self._part, frames=_PCAPKIT_FRAMES)
+        captures.write_mix(self._few, frames=8)
 
-def trace_command(capture: Path, folder: Path, file_format: str, *more: str) -> list[str]:
-    """The command that writes flow files."""
-    command = [sys.executable, "-m", "traceflow", "trace", "-q", str(capture), "-o", str(folder)]
-    return [*command, "--format", file_format, *more]
+    def _folder(self, octets: int) -> Path:
+        """A new name for a folder of about so many octets; earlier ones are removed where there is no room."""
+        if shutil.disk_usage(self._place).free < 1.1 * octets:
+            self._say("writing: no room to keep what was written before; it is removed, which may slow what follows")
+            for folder in self._place.iterdir():
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+        self._count += 1
+        return self._place / f"files-{self._count}"
 
+    def ours(self, file_format: str, *more: str) -> tuple[Written, Path]:
+        """`traceflow trace`; returns the folder as well."""
 
-def measured(capture: Path, place: Path, at: int, pcapkit: str | None) -> dict[str, Run]:
-    """Every tool once."""
-    found: dict[str, Run] = {}
-    for file_format in _FORMATS:
-        start = run(trace_command(capture, place / f"start-{file_format}-{at}", file_format, "-c", "1"))
-        folder = place / f"{file_format}-{at}"
-        whole = run(trace_command(capture, folder, file_format), folder)
-        found[f"traceflow {file_format}"] = Run(
-            whole.wall - start.wall, whole.cpu - start.cpu, whole.files, whole.octets
-        )
-    found["cp -r (pcap)"] = run(["cp", "-r", str(place / f"pcap-{at}"), str(place / f"cp-{at}")], place / f"cp-{at}")
-    if shutil.which("tcpflow"):
-        folder = place / f"tcpflow-{at}"
+        def command(folder: Path, *limit: str) -> list[str]:
+            trace = [sys.executable, "-m", "traceflow", "trace", "-q", str(self._capture), "-o", str(folder)]
+            return [*trace, "--format", file_format, *more, *limit]
+
+        start = measure(command(self._folder(0), "-c", "1"))
+        folder = self._folder(_OCTETS_A_FRAME[file_format] * self._frames)
+        return _written(measure(command(folder)), start, self._frames, folder), folder
+
+    def copy(self, folder: Path) -> Written:
+        """`cp -r` of a folder."""
+        target = self._folder(_OCTETS_A_FRAME["pcap"] * self._frames)
+        if not folder.is_dir():
+            raise RuntimeError(f"{self._place}: there is no room for pcap files and their copy")
+        return _written(measure(["cp", "-r", str(folder), str(target)]), None, self._frames, target)
+
+    def tcpflow(self) -> Written:
+        """tcpflow, which writes the payload of each direction."""
+        folder = self._folder(_OCTETS_A_FRAME["pcap"] * self._frames)
         folder.mkdir()
-        found["tcpflow"] = run(["tcpflow", "-r", str(capture)], folder, folder)
-    if pcapkit:
-        short, folder = place / "short.pcap", place / f"pcapkit-{at}"
-        captures.write_mix(short, frames=_PCAPKIT_FRAMES)
-        found["PyPCAPKit json"] = run([pcapkit, "-c", _PCAPKIT, str(short), str(folder)], folder)
-    return found
+        return _written(measure(["tcpflow", "-r", str(self._capture)], folder=folder), None, self._frames, folder)
+
+    def pcapkit(self, python: str) -> Written:
+        """PyPCAPKit."""
+        folder, other = self._folder(0), self._folder(0)
+        start = measure([python, "-c", _PCAPKIT, str(self._few), str(other)])
+        cost = measure([python, "-c", _PCAPKIT, str(self._part), str(folder)])
+        return _written(cost, start, _PCAPKIT_FRAMES, folder)
+
+    def compile(self) -> None:
+        """Have kernels compiled where they are not yet."""
+        folder = self._folder(0)
+        command = [sys.executable, "-m", "traceflow", "trace", "-q", str(self._capture), "-o", str(folder)]
+        measure([*command, "-c", "25000"])
 
 
-def with_pcapkit(python: str) -> str | None:
-    """The Python, where it has PyPCAPKit and dpkt."""
-    done = subprocess.run([python, "-c", "import pcapkit, dpkt"], check=False, capture_output=True)
-    return python if done.returncode == 0 else None
+def writing(
+    place: Path, frames: int, runs: int, pythons: list[str], say: Say, formats: tuple[str, ...] = ("json",)
+) -> dict[str, list[dict[str, float]]]:
+    """Measure every writer.
 
+    Args:
+        place: An empty folder for captures and files; whoever made it removes it.
+        frames: Frames of the capture.
+        runs: How many times each is run.
+        pythons: Interpreters that may have PyPCAPKit.
+        say: Told of what is done.
+        formats: Formats of ours besides pcap, a file a direction; json is written with a file a flow as well.
 
-def report(rounds: list[dict[str, Run]], frames: int) -> dict[str, dict[str, float]]:
-    """Medians of each tool, and how they compare; printed as a table."""
-    table: dict[str, dict[str, float]] = {}
-    for name in rounds[0]:
-        runs = [one[name] for one in rounds]
-        wall, cpu = (statistics.median(getattr(one, part) for one in runs) for part in ("wall", "cpu"))
-        count = _PCAPKIT_FRAMES if name.startswith("PyPCAPKit") else frames
-        table[name] = {**asdict(runs[0]), "wall": wall, "cpu": cpu, "frames_per_second": count / wall}
-    print(f"{'':18}{'wall s':>8}{'cpu s':>8}{'files':>9}{'MB':>7}{'frames/s':>11}")
-    for name, row in table.items():
-        print(
-            f"{name:18}{row['wall']:8.2f}{row['cpu']:8.2f}{row['files']:9}{row['octets'] / 1e6:7.0f}"
-            f"{row['frames_per_second']:11.0f}"
-        )
+    Returns:
+        For each writer its runs: `wall` and `cpu` seconds, `frames`, `files`, `octets`.
+    """
+    writers = _Writers(place, frames, say)
+    writers.compile()
+    pcapkit = next(found for tool in TOOLS if tool.name == "PyPCAPKit" for found in [installed(tool, pythons)])
+    table: dict[str, list[dict[str, float]]] = {}
 
-    def compare(text: str, ours: str, other: str) -> None:
-        if other in table:
-            ratio = table[ours]["frames_per_second"] / table[other]["frames_per_second"]
-            print(f"{text}: {ratio:.2f}")
+    def note(name: str, written: Written) -> None:
+        table.setdefault(name, []).append(asdict(written))
+        say(f"writing: {name}: {written.wall:.2f} s, {written.frames / max(written.wall, 1e-9):.0f} frames/s")
 
-    compare("pcap files, times the speed of tcpflow", "traceflow pcap", "tcpflow")
-    compare("pcap files, times the speed of cp -r", "traceflow pcap", "cp -r (pcap)")
-    compare("json files, times the speed of PyPCAPKit", "traceflow json", "PyPCAPKit json")
+    for _ in range(runs):
+        written, folder = writers.ours("pcap")
+        note("traceflow pcap", written)
+        note("cp -r of these files", writers.copy(folder))
+        if shutil.which("tcpflow"):
+            note("tcpflow", writers.tcpflow())
+        for file_format in formats:
+            note(f"traceflow {file_format}", writers.ours(file_format)[0])
+        if "json" in formats:
+            note("traceflow json --by flow", writers.ours("json", "--by", "flow")[0])
+        if pcapkit is not None:
+            note("PyPCAPKit json (dpkt engine)", writers.pcapkit(pcapkit.python))
     return table
 
 
@@ -138,20 +172,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where files are written; default: the folder for temporary files")
-    parser.add_argument("--pcapkit", default=sys.executable, help="a Python that has PyPCAPKit and dpkt")
+    parser.add_argument("--python", action="append", default=[], help="a Python that has PyPCAPKit and dpkt")
     parser.add_argument("--json", type=Path, help="write the table to this file as well")
     chosen = parser.parse_args(arguments)
+    pythons = [*chosen.python, sys.executable]
     with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-        place = Path(name)
-        capture = place / "mix.pcap"
-        captures.write_mix(capture, frames=chosen.frames)
-        pcapkit = with_pcapkit(chosen.pcapkit)
-        measured_before = trace_command(capture, place / "compiling", "json", "-c", "25000")
-        run(measured_before)  # compiles kernels where they are not yet
-        rounds = [measured(capture, place, at, pcapkit) for at in range(chosen.runs)]
-        table = report(rounds, chosen.frames)
-        if chosen.json:
-            chosen.json.write_text(json.dumps(table, indent=1), "utf-8")
+        place, formats = Path(name), ("json", "plist", "tree")
+        table = writing(place, chosen.frames, chosen.runs, pythons, print, formats)
+    for tool, rows in table.items():
+        wall, cpu = (statistics.median(row[part] for row in rows) for part in ("wall", "cpu"))
+        sizes = f"{rows[0]['files']:9.0f} files {rows[0]['octets'] / 1e6:7.0f} MB"
+        print(f"{tool:30}{wall:8.2f} s {cpu:8.2f} s of processors {sizes} {rows[0]['frames'] / wall:10.0f} frames/s")
+    if chosen.json:
+        chosen.json.write_text(json.dumps(table, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

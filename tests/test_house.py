@@ -83,7 +83,9 @@ WHOLE_HOUSE = {
     "zeek": "profile zeek against the connection logs that Zeek's own tests expect",
     "netns": "live capture through the whole program, between two network namespaces",
     "tshark": "flows and analysis flags held against tshark's",
-    "benchmarks": "the makers of synthetic captures, and the judging of other tools",
+    "benchmarks": "the judging of other tools",
+    "benchmark_captures": "the makers of synthetic captures",
+    "benchmark_report": "what compare.py of the benchmarks makes of its measurements",
 }
 """Test files that belong to no single room, and what they are about."""
 
