@@ -74,10 +74,10 @@ for found in pkgutil.walk_packages(traceflow.__path__, "traceflow."):
     if not found.name.endswith("__main__"):
         importlib.import_module(found.name)
 from traceflow.compiled import cached_kernels
-print(sorted(k.py_func.__module__ + "." + k.py_func.__name__ for k in cached_kernels()))
+print(sorted(k.py_func.__module__ + "." + k.py_func.__name__ for k in list(cached_kernels)))
 from traceflow.warmup import warm_up
 warmth = warm_up()
-house = [k for k in cached_kernels()]
+house = list(cached_kernels)
 print(sorted(k.py_func.__name__ for k in house if len(k.signatures) != 1))
 print(warmth.kernels - len(house) >= 0, warmth.uncached, [str(folder) for folder in warmth.folders][:1])
 

@@ -98,13 +98,14 @@ class _PieceLibrary(JITCodeLibrary):
         """Nothing: `finalize` of the kernel does it."""
 
     def _finalize_final_module(self) -> None:
-        self._finalize_dynamic_globals()
+        library: Any = self
+        library._finalize_dynamic_globals()
         self._finalized = True
 
 
 class _Step(LoweringPass):
     def __init__(self) -> None:
-        super().__init__()
+        LoweringPass.__init__(cast("Any", self))
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)
@@ -177,12 +178,8 @@ def _way(function: Callable[..., Any], *, piece: bool = False) -> dict[str, Any]
     return {"pipeline_class": _PieceCompiler if piece and not room.startswith("traceflow.decode.") else _KernelCompiler}
 
 
-_KERNELS: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def cached_kernels() -> list[Any]:
-    """The kernels of this process that Python calls and that have a cache, as Numba's dispatchers, in no order."""
-    return list(_KERNELS)
+cached_kernels: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The kernels of this process that Python calls and that have a cache, as Numba's dispatchers."""
 
 
 def _cached(function: _F) -> _F:
@@ -200,7 +197,7 @@ def _cached(function: _F) -> _F:
         cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _DIGEST)
         cache.load_overload = _forgiving(cache.load_overload, cache.flush)
         cache.save_overload = _forgiving(cache.save_overload, cache.flush)
-        _KERNELS.add(dispatcher)
+        cached_kernels.add(dispatcher)
     except (AttributeError, OSError, RuntimeError):
         dispatcher = _njit(**_way(function), **_HOUSE)(function)
     return cast("_F", dispatcher)

@@ -159,7 +159,7 @@ def warm_up() -> Warmth:
     """
     _side_by_side(_compile_first_half, "compile_second_half")
     hooks = compile_second_half()  # loads it; or compiles what the other process failed to. They live while held
-    kernels = [kernel for kernel in cached_kernels() if kernel.signatures] if COMPILED else []
+    kernels = [kernel for kernel in list(cached_kernels) if kernel.signatures] if COMPILED else []
     uncached = sorted(kernel.py_func.__name__ for kernel in kernels if is_to_be_compiled(kernel))
     if COMPILED and track not in kernels:  # no cache at all: a folder for it could be found nowhere
         uncached = [track.__name__]
