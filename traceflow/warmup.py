@@ -201,9 +201,7 @@ def _batch_of(octets: bytes) -> Batch:
     """A batch of one frame, as a source gives it."""
     with open_source(io.BytesIO(_pcapng(octets))) as captures:
         for batch in captures.batches():
-            octets = batch.octets.copy()
-            octets.flags.writeable = batch.octets.flags.writeable  # its type, for kernels
-            return Batch(octets, batch.frames.copy(), 1, 1)
+            return Batch(batch.octets.copy(), batch.frames.copy(), 1, 1)
     raise AssertionError("the capture has a frame")
 
 
@@ -260,7 +258,6 @@ def _compile_outputs() -> None:
     batch, count = _batch_of(_DATAGRAM), 2 * _LEARNT
     frames = np.repeat(batch.frames, count)
     kinds = [perflow.PcapKind("little", nanosecond=False, snaplen=0)]
-    # frames that were read again lie in an array that can be written, as `Rereader` makes it
-    lot = bulk.Lot(batch.octets.copy(), frames, np.arange(1, count + 1), bulk.marks_of([count]), [1], kinds)
+    lot = bulk.Lot(batch.octets, frames, np.arange(1, count + 1), bulk.marks_of([count]), [1], kinds)
     bulk.Texts("json", [Interface("", 0, 1, 0, 10**6, "little")], outer=False).documents(lot)
     bulk.Pcaps().documents(lot)
