@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from needs import LIBPCAP
 
+from traceflow.cli import warming
 from traceflow.compiled import COMPILED, is_to_be_compiled
 from traceflow.framelists import FrameMap
 from traceflow.tracking import track
+from traceflow.warmup import Warmth
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="plain kernels are not compiled")
 
@@ -63,6 +65,86 @@ def test_nothing_is_left_to_compile(tmp_path: Path, fixtures_folder: Path) -> No
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["[]", "[]"]
+
+
+_KNOWN_KERNELS = """
+import importlib, pkgutil, sys
+import traceflow
+for found in pkgutil.walk_packages(traceflow.__path__, "traceflow."):
+    if not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
+from traceflow.compiled import cached_kernels
+print(sorted(k.py_func.__module__ + "." + k.py_func.__name__ for k in list(cached_kernels)))
+from traceflow.warmup import warm_up
+warmth = warm_up()
+house = list(cached_kernels)
+print(sorted(k.py_func.__name__ for k in house if len(k.signatures) != 1))
+print(warmth.kernels - len(house) >= 0, warmth.uncached, [str(folder) for folder in warmth.folders][:1])
+
+from numba.core import event
+from traceflow.cli.program import run
+with event.install_recorder("numba:compile") as recorder:
+    for line in open(0):
+        assert run(line.split()) in (0, 3), line
+print(sorted({item.data["dispatcher"].py_func.__name__ for _, item in recorder.buffer}))
+print(sorted(k.py_func.__name__ for k in house if len(k.signatures) > 1))
+"""
+
+_COMMANDS = """\
+flows {folder}/http.pcap -q -T csv
+flows {folder}/http.pcap -q --summary --no-analysis --workers 1
+flows {folder}/http.pcap -q --plugin tcpwin --plugin splt
+flows {folder}/T24.pcap -q -f ip --duplicates remove
+frames {folder}/fragments.pcap -q
+frames {folder}/http.pcap -q --profile zeek
+trace {folder}/http.pcap -q -o {out}/json
+trace {folder}/http.pcap -q -o {out}/pcap --format pcap
+"""
+
+
+@LIBPCAP
+@pytest.mark.once("all kernels compiled anew")
+def test_warm_up_compiles_every_kernel_once(tmp_path: Path, fixtures_folder: Path) -> None:
+    """Every kernel of every module has one set of argument types after `warm_up`, and commands need no other.
+
+    A second one would be compiled in the middle of a run: an array that can be written here and not there, or a number
+    of Python here and of NumPy there, is enough for that. So this holds explicit signatures without writing them down.
+    """
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    commands = _COMMANDS.format(folder=fixtures_folder, out=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", _KNOWN_KERNELS],
+        env=environment,
+        input=commands,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith(("[", "True", "False"))]
+    known, not_once, kept, compiled, more_than_once = said
+    assert "traceflow.tracking.track" in known
+    assert not_once == "[]"
+    assert kept.startswith("True ()")
+    assert str(tmp_path) in kept
+    assert compiled == "[]"
+    assert more_than_once == "[]"
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 1, and the way out in the message; with one, the count and the folder, or nothing with -q."""
+    said: list[str] = []
+    monkeypatch.setattr(warming, "say", said.append)
+    monkeypatch.setattr(warming, "note", said.append)
+    monkeypatch.setattr(warming, "warm_up", lambda: Warmth(3, ("decode", "track"), (tmp_path,)))
+    assert warming.run(quiet=True) == 1
+    assert said == ["2 kernels could not be kept (decode, track); name a folder that can be written in NUMBA_CACHE_DIR"]
+    said.clear()
+    monkeypatch.setattr(warming, "warm_up", lambda: Warmth(3, (), (tmp_path / "a", tmp_path / "b")))
+    assert warming.run(quiet=True) == 0
+    assert said == []
+    assert warming.run(quiet=False) == 0
+    assert said[0].startswith(f"kernels 3, in {tmp_path}, ready after ")
 
 
 def test_what_is_in_the_cache_is_not_to_be_compiled() -> None:

@@ -3,20 +3,28 @@
 Numba compiles one kernel at a time in a process. Where nothing is in the cache yet, half of the kernels are compiled by
 a second process, into the same cache, so that a first run takes two thirds of the time where there are two cores.
 Nothing depends on it: what the other process did not do, whatever the reason, is compiled when it is needed.
+
+`warm_up` has everything compiled that the house has, for images and test machines: what a usual run needs, a live
+capture, tunnels, filters, grabbers, flow files in bulk, the plugins.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from traceflow.analysis import analysis_rows
 from traceflow.checksums import verify_batch
-from traceflow.compiled import is_to_be_compiled
+from traceflow.compiled import COMPILED, U64, cached_kernels, is_to_be_compiled
 from traceflow.decode import decode_batch, decode_quotes
 from traceflow.duplicates import DuplicateFinder
 from traceflow.endings import assemble_flows
@@ -25,41 +33,82 @@ from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
 from traceflow.live import live_rows
 from traceflow.options import Options
-from traceflow.packets import FRAME, PACKET, Batch
+from traceflow.packets import FRAME, PACKET, Batch, Interface
 from traceflow.sources import open_source
 from traceflow.table import FROM_UPPER, MARK, FlowTable
 from traceflow.timeouts import when_due
 from traceflow.tracking import track
 
-__all__ = ["compile_all", "compile_others", "compile_side_by_side"]
+__all__ = ["Warmth", "compile_all", "compile_others", "compile_side_by_side", "warm_up"]
 
 _ONE_FRAME = (
     b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(8) + b"\xff\xff\x00\x00\x01\x00\x00\x00"  # pcap, Ethernet
     b"\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x00\x00\x00\x0e\x00\x00\x00" + bytes(14)
 )
 
+_DATAGRAM = (
+    bytes(12) + b"\x08\x00"  # Ethernet, IPv4
+    b"\x45\x00\x00\x1c" + bytes(4) + b"\x40\x11\x00\x00\x0a\x00\x00\x01\x0a\x00\x00\x02"  # 28 octets, UDP
+    b"\x00\x01\x00\x02\x00\x08\x00\x00"  # ports 1 and 2, no payload
+)
+_TUNNEL = _DATAGRAM[:23] + b"\x2f" + _DATAGRAM[24:]  # GRE instead of UDP
+
+_LEARNT = 64
+"""Frames of one shape after which templates learn it (`sinks/templates.py`)."""
+
+
+@dataclass(frozen=True)
+class Warmth:
+    """What `warm_up` came to.
+
+    Attributes:
+        kernels: Kernels that are compiled, hooks of plugins too.
+        uncached: Names of those that are in no cache.
+        folders: Where the caches are.
+    """
+
+    kernels: int
+    uncached: tuple[str, ...]
+    folders: tuple[Path, ...]
+
 
 def compile_side_by_side() -> None:
     """Where the kernels are not in the cache, have them compiled, and put there, by two processes."""
-    if not sys.executable or (os.cpu_count() or 1) < 2 or not is_to_be_compiled(track):
+    if is_to_be_compiled(track):
+        _side_by_side(_compile_table, "compile_others")
+
+
+def _side_by_side(work: Callable[[], None], other_work: str) -> None:
+    """Work here while another process calls a function of this module; without one where there is one processor."""
+    if not sys.executable or (os.cpu_count() or 1) < 2:
+        work()
         return
-    command = [sys.executable, "-c", "from traceflow.warmup import compile_others; compile_others()"]
+    command = [sys.executable, "-c", f"from traceflow import warmup; warmup.beside(warmup.{other_work})"]
     try:
         other = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
     except OSError:
+        work()
         return
     try:
-        _compile_table()
+        work()
         other.wait()
     finally:
         other.kill()
         other.wait()
 
 
+def beside(work: Callable[[], object]) -> None:
+    """Work in a process of its own, without the collector of garbage: it took a tenth of the time."""
+    gc.disable()
+    work()
+
+
 def _compile_table() -> None:
-    FlowTable(Options()).track(np.zeros(0, FRAME), np.zeros(0, PACKET), 1)
+    """Compile the longest kernel; that of the hashes, which is called before it, is left to the others."""
+    nothing = np.zeros(0, np.uint32)
+    FlowTable(Options()).track(np.zeros(0, FRAME), np.zeros(0, PACKET), 1, hashes=nothing)
 
 
 def compile_all() -> None:
@@ -69,6 +118,11 @@ def compile_all() -> None:
     """
     _compile_table()
     compile_others()
+    _compile_rare()
+
+
+def _compile_rare() -> None:
+    """Compile what only a quiet link, a tunnel, a fragment, an ICMP error or checksums need."""
     rows = np.zeros(1, FRAME)
     batch = Batch(np.zeros(64, np.uint8), rows, 1, 1)
     packets = np.zeros(1, PACKET)
@@ -87,8 +141,123 @@ def compile_others() -> None:
         for batch in captures.batches():
             packets = decode_batch(batch.octets, batch.frames, rows)
             DuplicateFinder(Options()).mark(batch.octets, batch.frames, packets)
+    FlowTable(Options()).hash_keys(rows, np.zeros(1, np.uint32))
     frame_map = FrameMap()
     frame_map.add(np.zeros(1, MARK), FROM_UPPER)
     frame_map.lists()
     when_due(live_rows(0), 0, np.zeros(0, np.uint32), np.zeros(0, np.uint64), np.zeros(0, np.int64))
     assemble_flows(live_rows(1), np.zeros(0, np.uint32), analysis_rows(1), np.zeros(0, FLOW), analysis=True)
+
+
+def warm_up() -> Warmth:
+    """Have everything compiled, and put into the cache, by two processes; what is there already is loaded.
+
+    Compiled functions of users (filters, plugins that are not built in) are theirs to call.
+
+    Returns:
+        How many kernels there are now, and where.
+    """
+    _side_by_side(_compile_first_half, "compile_second_half")
+    hooks = compile_second_half()  # loads it; or compiles what the other process failed to. They live while held
+    kernels = [kernel for kernel in list(cached_kernels) if kernel.signatures] if COMPILED else []
+    uncached = sorted(kernel.py_func.__name__ for kernel in kernels if is_to_be_compiled(kernel))
+    if COMPILED and track not in kernels:  # no cache at all: a folder for it could be found nowhere
+        uncached = [track.__name__]
+    del hooks
+    folders = sorted({Path(kernel.stats.cache_path) for kernel in kernels})
+    return Warmth(len(kernels), tuple(uncached), tuple(folders))
+
+
+def _compile_first_half() -> None:
+    _compile_table()
+    FlowTable(Options()).tick(0)
+    _compile_outputs()
+
+
+def compile_second_half() -> list[object]:
+    """Compile all but the table's kernels and those of outputs. Returns what holds the hooks of plugins."""
+    compile_others()
+    _compile_rare()
+    _compile_tunnels()
+    _compile_sources()
+    _compile_filters()
+    return _compile_plugins()
+
+
+def _pcapng(octets: bytes) -> bytes:
+    """A capture of one frame in pcapng: a section, an interface for Ethernet, an enhanced packet block."""
+
+    def block(kind: int, body: bytes) -> bytes:
+        body += bytes(-len(body) % 4)
+        size = (len(body) + 12).to_bytes(4, "little")
+        return kind.to_bytes(4, "little") + size + body + size
+
+    section = b"\x4d\x3c\x2b\x1a\x01\x00\x00\x00" + b"\xff" * 8
+    packet = bytes(12) + len(octets).to_bytes(4, "little") * 2 + octets
+    return block(0x0A0D0D0A, section) + block(1, b"\x01\x00\x00\x00" + bytes(4)) + block(6, packet)
+
+
+def _batch_of(octets: bytes) -> Batch:
+    """A batch of one frame, as a source gives it."""
+    with open_source(io.BytesIO(_pcapng(octets))) as captures:
+        for batch in captures.batches():
+            return Batch(batch.octets.copy(), batch.frames.copy(), 1, 1)
+    raise AssertionError("the capture has a frame")
+
+
+def _compile_tunnels() -> None:
+    batch = _batch_of(_TUNNEL)
+    decode_batch(batch.octets, batch.frames, np.zeros(1, PACKET))
+
+
+def _compile_sources() -> None:
+    """Compile what reads frames again, and what walks over the ring of an interface."""
+    rows = _batch_of(_DATAGRAM).frames
+    octets = np.zeros(64, np.uint8)
+    rows["start"], rows["offset"] = 0, 0
+    importlib.import_module("traceflow.sources.reread").scatter(octets, U64(0), rows, octets.copy())
+    ring = importlib.import_module("traceflow.sources.ring")
+    words = np.zeros(64, np.uint32)
+    ring.walk_block(words.view(np.uint8), words.view(np.uint16), words, U64(0), np.zeros(1, ring.WALK), rows)
+    ring.give_back(words, U64(0))
+
+
+def _compile_filters() -> None:
+    """Compile the machine that runs expressions, the search for strings, and the buffer of grabbers."""
+    machine, search, needles, selections, buffers, libpcap = (
+        importlib.import_module(f"traceflow.{name}")
+        for name in (
+            "filters.machine",
+            "filters.search",
+            "filters.needles",
+            "filters.contract",
+            "grabbing.buffers",
+            "libpcap",
+        )
+    )
+    batch, packets = _batch_of(_DATAGRAM), np.zeros(1, PACKET)
+    nothing = np.array([(0x06, 0, 0, 0)], libpcap.PROGRAM)
+    machine.Machine(nothing).run(batch.octets, batch.frames)
+    indexes, limits = np.zeros(1, np.uint32), np.full(1, 64, np.uint32)
+    found = np.zeros(1, np.bool_)
+    search.find_needles(batch.octets, batch.frames, packets, indexes, limits, needles.automaton([b"a"]), found)
+    ring = buffers.Ring(4096, 16)
+    ring.store(batch, packets, [(ring.stream(), selections.Selection(indexes))])
+    ring.fetch([(np.ones(1, np.uint64), None)])
+
+
+def _compile_plugins() -> list[object]:
+    """Compile the hooks of the plugins that are built in."""
+    registry, pipeline = (importlib.import_module(f"traceflow.{name}") for name in ("plugins.registry", "pipeline"))
+    return [pipeline.plugin_set([name]) for name in registry.BUILT_IN]
+
+
+def _compile_outputs() -> None:
+    """Compile what makes flow files in bulk: as many frames of one shape as it takes to learn a template of it."""
+    bulk, perflow = (importlib.import_module(f"traceflow.sinks.{name}") for name in ("bulk", "perflow"))
+    batch, count = _batch_of(_DATAGRAM), 2 * _LEARNT
+    frames = np.repeat(batch.frames, count)
+    kinds = [perflow.PcapKind("little", nanosecond=False, snaplen=0)]
+    lot = bulk.Lot(batch.octets, frames, np.arange(1, count + 1), bulk.marks_of([count]), [1], kinds)
+    bulk.Texts("json", [Interface("", 0, 1, 0, 10**6, "little")], outer=False).documents(lot)
+    bulk.Pcaps().documents(lot)

@@ -561,3 +561,18 @@ def plugins_command(names: tuple[str, ...]) -> int:
     """List the plugins that can be named, or show the columns and options of some."""
     code: int = _load("plugins").run(names)
     return code
+
+
+@traceflow_command.command(
+    "warmup",
+    short_help="Compile all kernels, for images and CI.",
+    epilog="Example: NUMBA_CACHE_DIR=/opt/kernels traceflow warmup",
+)
+@click.option("-q", "quiet", is_flag=True, help="Say nothing but errors.")
+def warmup_command(quiet: bool) -> int:
+    """Compile all kernels now and keep them, so that no later run has to; where they are there, load them.
+
+    They are kept where NUMBA_CACHE_DIR says, else beside the package, else in the user's cache.
+    """
+    code: int = _load("warming").run(quiet=quiet)
+    return code

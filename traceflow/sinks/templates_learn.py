@@ -150,7 +150,8 @@ def _made(
         rows[at]["start"], rows[at]["captured"], rows[at]["wire"] = start, captured, wire
         rows[at]["time_ns"] = random.getrandbits(random.randint(0, 62))
         start += captured
-    return np.frombuffer(b"".join(pieces), np.uint8), rows
+    # that can be written, as the octets of sources are: decode would be compiled once more for others
+    return np.frombuffer(bytearray(b"".join(pieces)), np.uint8), rows
 
 
 def _set_short(head: bytearray, at: int, value: int) -> None:
