@@ -1098,7 +1098,7 @@ def test_oracle_agrees(seed: int, count: int, tmp_path: Path) -> None:
     assert_oracle_agrees(seed, count, tmp_path)
 
 
-@pytest.mark.once("20 000 frames, three times")
-@pytest.mark.slow_plain("20 000 frames, three times")
+@pytest.mark.once("10 000 frames, three times")
+@pytest.mark.slow_plain("10 000 frames, three times")
 def test_oracle_agrees_on_a_long_capture(tmp_path: Path) -> None:
-    assert_oracle_agrees(1, 20_000, tmp_path)
+    assert_oracle_agrees(1, 10_000, tmp_path)
