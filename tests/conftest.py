@@ -20,6 +20,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from effort import ELSEWHERE, examples
 
 import traceflow
 from traceflow.cli.program import run
@@ -30,14 +31,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(traceflow.__file__).resolve().parent
 SHARED = ROOT.parent / "shared"
 
-# No deadline: the first example may compile a kernel. Plain kernels are some hundred times slower: fewer examples. All
-# are tried by the environment that has the tests marked `once` as well; the others see whether their Python differs.
-_ELSEWHERE = os.environ.get("TRACEFLOW_ONCE") == "elsewhere"
+# No deadline: the first example may compile a kernel.
 hypothesis.settings.register_profile(
     "house",
     deadline=None,
     derandomize=os.environ.get("TRACEFLOW_DERANDOMIZE") == "1",
-    max_examples=20 if not COMPILED else 30 if _ELSEWHERE else 100,
+    max_examples=examples(100, plain=20),
 )
 hypothesis.settings.load_profile("house")
 
@@ -81,9 +80,8 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is too slow with plain kernels, and what one Python tells for all; both marks must say why."""
-    elsewhere = os.environ.get("TRACEFLOW_ONCE") == "elsewhere"
     for item in items:
-        for name, skips, why in (("slow_plain", not COMPILED, "plain kernels"), ("once", elsewhere, "in py313")):
+        for name, skips, why in (("slow_plain", not COMPILED, "plain kernels"), ("once", ELSEWHERE, "in py313")):
             mark = item.get_closest_marker(name)
             if mark is None:
                 continue

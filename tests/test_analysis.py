@@ -223,6 +223,7 @@ def test_flags(name: str, tmp_path: Path) -> None:
     assert flags_of(path, "tshark") == expected
 
 
+@pytest.mark.once("it starts tshark, whose flags are those that every Python is held to in test_flags")
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "first number 2**32-1"])  # see there
 def test_tshark_says_the_same(name: str, tmp_path: Path) -> None:

@@ -533,25 +533,25 @@ def test_a_copy_that_cannot_be_kept(tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_flow_files_of_a_compressed_capture_are_those_of_the_capture(form, fixtures_folder, tmp_path, run_cli):
+def test_flow_files_of_a_compressed_capture_are_those_of_the_capture(form, fixtures_folder, tmp_path, cli):
     octets = (fixtures_folder / "http.pcap").read_bytes()
     (tmp_path / "packed").write_bytes(COMPRESS[form](octets))
     (tmp_path / "plain").write_bytes(octets)
     for name in ("plain", "packed"):
-        done = run_cli("trace", tmp_path / name, "--format", "pcap", "-o", tmp_path / f"{name}-out", "-q")
-        assert (done.code, done.stderr) == (0, "")
+        code, _, err = cli("trace", tmp_path / name, "--format", "pcap", "-o", tmp_path / f"{name}-out", "-q")
+        assert (code, err) == (0, "")
     written = {path.name: path.read_bytes() for path in (tmp_path / "packed-out").glob("*.pcap")}
     assert len(written) == 6  # the flows of fixtures/README.md
     assert written == {path.name: path.read_bytes() for path in (tmp_path / "plain-out").glob("*.pcap")}
 
 
-def test_exit_code_and_message_of_a_cut_file(tmp_path, run_cli):
+def test_exit_code_and_message_of_a_cut_file(tmp_path, cli):
     (tmp_path / "cut.gz").write_bytes(gzip.compress(PCAP)[:-9])
-    done = run_cli("flows", tmp_path / "cut.gz", "--summary")
-    assert done.code == 3
-    assert "incomplete:" in done.stderr
-    assert "gzip data ends inside a member" in done.stderr
-    assert "frames: 12" in done.stdout
+    code, out, err = cli("flows", tmp_path / "cut.gz", "--summary")
+    assert code == 3
+    assert "incomplete:" in err
+    assert "gzip data ends inside a member" in err
+    assert "frames: 12" in out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to another process")

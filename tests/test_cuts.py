@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import examples
 from exchange import SECOND_NS, START_NS, Exchange, Wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traceflow.compiled import COMPILED
 from traceflow.flows import EndCause, FlowSet
 from traceflow.options import Options
 from traceflow.packets import FRAME, PACKET
@@ -169,7 +169,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=200 if COMPILED else 20)
+@settings(max_examples=examples(200, plain=20))
 @given(st.lists(steps, min_size=1, max_size=80), st.sampled_from([1, 3, 200]))
 def test_segments_equal_a_model(script: list[tuple[int, bool, int]], batch: int) -> None:
     """Idle 10 s, active 20 s: a dict of what lives, each [number, parent, segment, opened at, last, originator]."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import dpkt
 import numpy as np
 import pytest
+from effort import examples
 from exchange import (
     ETHER_ARP,
     ETHER_IPV4,
@@ -54,8 +55,7 @@ ALL_LINKS = (*sorted(LINKS), 189, 65535)
 A4, B4, A6, B6 = "10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2"
 ESP, AH, ICMP, ICMPV6, GRE, SCTP = 50, 51, 1, 58, 47, 132
 HOP, ROUTING, FRAGMENT_HEADER, NO_NEXT, DESTINATION, MOBILITY, HIP, SHIM6 = 0, 43, 44, 59, 60, 135, 139, 140
-# Plain kernels are some hundred times slower: fewer examples there, through the same code.
-EXAMPLES = 150 if COMPILED else 20
+EXAMPLES = examples(150, plain=20)
 relaxed = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )

@@ -91,6 +91,7 @@ def test_fixtures_by_hand(name: str, numbers: list[int]) -> None:
         assert duplicates(path, batch_frames=batch_frames) == numbers
 
 
+@pytest.mark.once("it starts editcap a hundred times")
 @pytest.mark.skipif(EDITCAP is None, reason="editcap is not installed")
 @pytest.mark.parametrize("name", SOUND)
 def test_editcap_finds_as_many(name: str, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
+from effort import examples
 from exchange import ACK, FIN, PSH, RST, START_NS, SYN, Exchange, Wire
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from invariants import check_columns, check_flows
 
@@ -83,6 +84,7 @@ def run(octets: bytes, rules: Options, batch_frames: int) -> tuple[FlowSet, list
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+@settings(max_examples=examples(50, plain=20))  # for each of seven profiles
 @given(segments=SEGMENTS)
 def test_any_segments_in_any_profile(profile: str, segments: list[dict[str, Any]]) -> None:
     """Nothing is raised, all is accounted for, columns lie in their ranges, and flags are those that were sent."""
@@ -171,8 +173,8 @@ def test_round_trips_between_the_ends_of_time(steps: tuple[int, int]) -> None:
 @pytest.mark.parametrize("when_full", ["evict", "skip"])
 @pytest.mark.parametrize("profile", PROFILES)
 def test_floods_are_bounded_and_accounted_for(profile: str, when_full: str, flags: int) -> None:
-    """Each segment has ends of its own, 1 us apart, so none is idle: 500 rows at most are ever used."""
-    total, most = 20_000 if COMPILED else 1500, 500
+    """Each segment has ends of its own, 1 us apart, so none is idle: 500 (plain: 100) rows at most are ever used."""
+    total, most = (20_000, 500) if COMPILED else (500, 100)
     frames, packets = np.zeros(total, FRAME), np.zeros(total, PACKET)
     frames["time_ns"] = START_NS + np.arange(total) * 1000
     packets["ip_version"], packets["protocol"], packets["flags"] = 4, 6, flags
@@ -180,8 +182,9 @@ def test_floods_are_bounded_and_accounted_for(profile: str, when_full: str, flag
     packets["src_lo"], packets["dst_lo"], packets["dst_port"] = 0xFFFF00000000 + np.arange(total), 0xFFFF0A000001, 80
     table = FlowTable(options_for(profile, max_flows=most, when_full=when_full))
     ended = 0
-    for at in range(0, total, 1000):
-        table.track(frames[at : at + 1000], packets[at : at + 1000], at + 1)
+    batch = total // 20
+    for at in range(0, total, batch):
+        table.track(frames[at : at + batch], packets[at : at + batch], at + 1)
         assert table.live <= int(table._state[0]["fresh"]) <= most
         assert len(table._live) == most
         ended += len(table.drain())

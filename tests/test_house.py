@@ -520,6 +520,10 @@ def test_the_installed_package_is_whole() -> None:
     script = Path(sys.executable).with_name("traceflow")
     shown = subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
     assert shown.startswith("Usage: traceflow ")
+    # and processes that tests start in the checkout find it, not traceflow/ there (PYTHONSAFEPATH in tox.ini)
+    command = [sys.executable, "-c", "import traceflow; print(traceflow.__file__)"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert Path(found.strip()) == here / "__init__.py"
 
 
 def test_the_changelog_knows_the_version() -> None:

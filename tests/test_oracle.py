@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import json
 import shutil
@@ -71,18 +72,24 @@ def test_hand_count(name: str) -> None:
         assert result.times_ns == expected["times_ns"]
 
 
+@functools.cache
+def said_by_tshark(file: str) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+    """One start of tshark a capture, for all tests: a row a frame of its number, streams, and flags of the analysis."""
+    fields = ["frame.number", "tcp.stream", "udp.stream", *(f"tcp.analysis.{flag}" for flag in ANALYSIS)]
+    command = [str(TSHARK), "-n", "-r", str(FIXTURES / file), "-T", "fields"]
+    for field in fields:
+        command += ["-e", field]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run, [line.split("\t") for line in run.stdout.splitlines()]
+
+
 @pytest.mark.skipif(TSHARK is None, reason="tshark is not installed")
 @pytest.mark.parametrize("name", [name for name, case in EXPECTED.items() if case["tshark_streams"]])
 def test_hand_count_is_what_tshark_says(name: str) -> None:
     """TCP and UDP frames: same stream in tshark, same flow in the hand count; one file each."""
     (file,) = EXPECTED[name]["files"]
-    fields = ["-T", "fields", "-e", "frame.number", "-e", "tcp.stream", "-e", "udp.stream"]
-    # The exit code is not looked at: a file that is cut on purpose makes it 2.
-    run = subprocess.run(
-        [str(TSHARK), "-n", "-r", str(FIXTURES / file), *fields], capture_output=True, text=True, check=False
-    )
-    rows = [line.split("\t") for line in run.stdout.splitlines()]
-    streams = partition((int(number), (tcp, udp)) for number, tcp, udp in rows if tcp or udp)
+    run, rows = said_by_tshark(file)  # its exit code is not looked at: a file that is cut on purpose makes it 2
+    streams = partition((int(number), (tcp, udp)) for number, tcp, udp, *_ in rows if tcp or udp)
     expected = [flow["frames"] for flow in EXPECTED[name]["flows"] if flow["protocol"] in (6, 17)]
     assert streams == sorted(expected), run.stderr
 
@@ -93,11 +100,11 @@ def test_analysis_by_hand_is_what_tshark_says(name: str) -> None:
     """Every frame has the flags that were counted, and no others (tshark 4.0.17; its two errors are in the case)."""
     case = EXPECTED[name]
     (file,) = case["files"]
-    fields = [part for flag in ANALYSIS for part in ("-e", f"tcp.analysis.{flag}")]
-    command = [str(TSHARK), "-n", "-r", str(FIXTURES / file), "-T", "fields", "-e", "frame.number", *fields]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = [line.split("\t") for line in run.stdout.splitlines()]
-    said = {number: [flag for flag, value in zip(ANALYSIS, values, strict=True) if value] for number, *values in rows}
+    run, rows = said_by_tshark(file)
+    run.check_returncode()
+    said = {
+        number: [flag for flag, value in zip(ANALYSIS, values, strict=True) if value] for number, _, _, *values in rows
+    }
     assert len(said) == case["frames"]
     counted = case["analysis"] | case.get("tshark_analysis", {})
     assert {number: sorted(found) for number, found in said.items() if found} == {

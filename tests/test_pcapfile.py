@@ -75,6 +75,7 @@ def test_records_are_read_back(byteorder: str, nanosecond: bool) -> None:
         assert [stamp for stamp, _ in found] == [Decimal(time_ns) / S for time_ns, _, _ in FRAMES]
 
 
+@pytest.mark.once("it starts programs that read octets which every Python is held to in the test above")
 @pytest.mark.parametrize("byteorder", ORDERS)
 @pytest.mark.parametrize("nanosecond", [False, True])
 def test_wiresharks_tools_read_it(byteorder: str, nanosecond: bool, tmp_path: Path) -> None:

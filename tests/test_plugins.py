@@ -789,13 +789,14 @@ print(json.dumps([seen, entries, sum(track.stats.cache_hits.values()), sum(track
 """
 
 
-@pytest.mark.once("it compiles the table in processes with a cache of their own")
+@pytest.mark.once("it starts processes")
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
 def test_no_set_of_plugins_compiles_the_table_anew(tmp_path: Path, cache_without: Callable[[str], Path]) -> None:
     """Hooks are called by their address, so one compiled `track` serves all sets: none, this one, and that one."""
-    path, cache = talk_of(tmp_path), cache_without("track")
+    path, cache = talk_of(tmp_path), cache_without("any that is called so")
     said = []
     for name, record, step, plugins in (
+        ("filling", "[('seen', 'u8')]", 1, "[]"),  # where the cache of the tests has no `track` yet
         ("none", "[('seen', 'u8')]", 1, "[]"),
         ("one", "[('seen', 'u8')]", 1, "[One]"),
         ("another", "[('other', 'u2', (50,)), ('seen', 'u8')]", 2, "[One]"),
@@ -805,7 +806,9 @@ def test_no_set_of_plugins_compiles_the_table_anew(tmp_path: Path, cache_without
         said.append(json.loads(python(script, cwd=tmp_path, NUMBA_CACHE_DIR=str(cache))))
     # columns; entries of `track` in the cache; loaded from there; compiled
     twice = [[None if count is None else 2 * count for count in counts] for counts in (SENT, HEARD)]
-    assert said == [[[], 1, 0, 1], [[SENT, HEARD], 1, 1, 0], [twice, 1, 1, 0]]
+    entries = said[0][1]
+    assert entries >= 1
+    assert said[1:] == [[[], entries, 1, 0], [[SENT, HEARD], entries, 1, 0], [twice, entries, 1, 0]]
 
 
 def blocks_of(page: Path, kind: str) -> list[str]:

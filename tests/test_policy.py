@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from effort import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -674,7 +675,7 @@ def _path_text(path: list[int]) -> str:
     return " -> ".join([*first, *(_filter_of(number).text for number in path)])
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300, plain=90))
 @given(_rules(), _graphs())
 def test_a_check_is_what_counting_up_all_paths_says(rules: list[Rule], steps: Steps) -> None:
     nodes: list[Node] = []

@@ -14,12 +14,12 @@ from typing import Any
 import dpkt
 import numpy as np
 import pytest
+from effort import examples
 from exchange import ETHER_IPV4, ICMP, ICMPV6, SYN, TCP, UDP, Exchange, Wire, ethernet, ipv4, ipv6, tcp, udp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import trace_capture
 
-from traceflow.compiled import COMPILED
 from traceflow.decode import decode_batch, decode_quotes
 from traceflow.flows import EndCause, FlowSet
 from traceflow.options import options_for
@@ -33,7 +33,7 @@ from quote_cases import error4, error6, redirect6
 A4, B4, R4, A6, B6, R6 = "10.0.0.1", "10.0.0.2", "192.0.2.254", "2001:db8::1", "2001:db8::2", "2001:db8:ffff::1"
 UNREACHABLE, TIME_EXCEEDED, TOO_BIG6 = 3, 11, 2
 HOP, ROUTING, AH, DESTINATION = 0, 43, 51, 60
-relaxed = settings(max_examples=100 if COMPILED else 15, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=examples(100, plain=15), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def datagram(sport: int = 1001, src: str = A4, dst: str = B4) -> bytes:

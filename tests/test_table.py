@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import examples
 from exchange import ACK, FIN, ICMP, PSH, RST, SECOND_NS, SYN, TCP, UDP, Exchange, Wire, ip, tcp, udp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -976,7 +977,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=300 if COMPILED else 30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300, plain=30), suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(steps, min_size=1, max_size=120),
     st.integers(1, 9),
@@ -1088,7 +1089,7 @@ def assert_oracle_agrees(seed: int, count: int, tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=150 if COMPILED else 15,
+    max_examples=examples(150, plain=15),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 60))
@@ -1097,7 +1098,7 @@ def test_oracle_agrees(seed: int, count: int, tmp_path: Path) -> None:
     assert_oracle_agrees(seed, count, tmp_path)
 
 
-@pytest.mark.once("20 000 frames, three times")
-@pytest.mark.slow_plain("20 000 frames, three times")
+@pytest.mark.once("10 000 frames, three times")
+@pytest.mark.slow_plain("10 000 frames, three times")
 def test_oracle_agrees_on_a_long_capture(tmp_path: Path) -> None:
-    assert_oracle_agrees(1, 20_000, tmp_path)
+    assert_oracle_agrees(1, 10_000, tmp_path)

@@ -15,6 +15,7 @@ from typing import Any
 import exchange
 import numpy as np
 import pytest
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,7 +131,7 @@ def changed(base: tuple[bytes, int], flips: list[int], cut: int | None, more: by
     return bytes(octets[:cut]) + more
 
 
-@settings(max_examples=250 if COMPILED else 60, deadline=None)
+@settings(max_examples=examples(250, plain=60), deadline=None)
 @given(fmt=st.sampled_from(FORMATS), given_frames=st.lists(mutated, min_size=1, max_size=3 if COMPILED else 1))
 def test_mutated_frames(fmt: str, given_frames: list[Any]) -> None:
     frames = []
