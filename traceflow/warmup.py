@@ -83,7 +83,8 @@ def _side_by_side(work: Callable[[], None], other_work: str) -> None:
     if not sys.executable or (os.cpu_count() or 1) < 2:
         work()
         return
-    command = [sys.executable, "-c", f"from traceflow import warmup; warmup.beside(warmup.{other_work})"]
+    # -P: never the `traceflow` or `numpy` of whatever folder the user stands in
+    command = [sys.executable, "-P", "-c", f"from traceflow import warmup; warmup.beside(warmup.{other_work})"]
     try:
         other = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
