@@ -337,22 +337,24 @@ class FlowCollector:
 
     Args:
         engine: The engine; of a Run, its captures are told of as well.
+        frame_lists: Whether the frames of flows are wanted; without, `frame_map` stays empty.
 
     Attributes:
         frame_map: Which frame belongs to which flow.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, *, frame_lists: bool = True) -> None:
+        self._engine, self._frame_lists = engine, frame_lists
         self._ended: list[npt.NDArray[np.void]] = []
         self._columns: list[dict[str, Any]] = []
         self.frame_map = FrameMap()
 
     def take(self, step: Step) -> None:
         """Keep the flows and the frame numbers of a step."""
-        self.frame_map.add(step.marks, FROM_UPPER)
-        if len(step.late):
-            self.frame_map.amend(step.late, FROM_UPPER)
+        if self._frame_lists:
+            self.frame_map.add(step.marks, FROM_UPPER)
+            if len(step.late):
+                self.frame_map.amend(step.late, FROM_UPPER)
         if len(step.ended):
             self._ended.append(step.ended)
             self._columns.append(step.columns)
