@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 _Empty = npt.NDArray[np.bool_] | None
+_NO_NUMBERS = np.zeros(0, np.uint64)
 _NUMBER_ROOM = 21  # a sign and 20 digits
 _TIME_ROOM = 22  # a sign, 11 digits, a point, 9 digits
 _ADDRESS_ROOM = 40  # eight groups of four digits, and seven colons
@@ -138,7 +139,8 @@ class Sheet:
         last = self._operations[self._parts]
         last["lead"], last["lead_octets"] = self.text(self.style.end), len(self.style.end)
         texts = np.concatenate([*self._texts, np.zeros(SLACK, np.uint8)])
-        numbers = np.concatenate(self._numbers) if self._numbers else np.zeros(0, np.uint64)
+        # One list is not copied: that of a flow of many frames is long.
+        numbers = self._numbers[0] if len(self._numbers) == 1 else np.concatenate([_NO_NUMBERS, *self._numbers])
         out = np.empty(len(head) + self._room + self.count * len(self.style.end) + SLACK, np.uint8)
         out[: len(head)] = np.frombuffer(head, np.uint8)
         table = self._operations, self._forms, self._words, self._more, texts, numbers
@@ -357,7 +359,8 @@ class Words(Column):
         """See Column."""
         width = self._values.dtype.itemsize
         octets = np.ascontiguousarray(self._values).view(np.uint8)
-        sizes = np.count_nonzero(octets.reshape(sheet.count, width), axis=1)
+        filled = octets.reshape(sheet.count, width) != 0
+        sizes = np.where(filled.any(axis=1), width - np.argmax(filled[:, ::-1], axis=1), 0)
         place = sheet.text(octets)
         words = _steps(place, width, sheet.count)
         quoted = sheet.style.quoted
