@@ -176,13 +176,13 @@ columns_of_any_kind = st.one_of(
 )
 
 
-@settings(max_examples=300 if COMPILED else 30, deadline=None)
+@settings(max_examples=120 if COMPILED else 30, deadline=None)
 @given(columns=st.lists(columns_of_any_kind, min_size=1, max_size=6))
 def test_columns_of_any_kind(columns: list[Column]) -> None:
     agree(*block_of(columns))
 
 
-@settings(max_examples=100 if COMPILED else 20, deadline=None)
+@settings(max_examples=60 if COMPILED else 20, deadline=None)
 @given(
     texts=st.lists(st.sampled_from(NASTY) | st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=9),
     alone=st.booleans(),
@@ -243,7 +243,7 @@ def flows_of(seed: int, extreme: bool) -> FlowSet:
     return FlowSet(rows, frame_map, Account())
 
 
-@settings(max_examples=60 if COMPILED else 3, deadline=None)
+@settings(max_examples=40 if COMPILED else 3, deadline=None)
 @given(seed=st.integers(0, 2**32), extreme=st.booleans())
 def test_all_fields_of_random_flows(seed: int, extreme: bool) -> None:
     fields = list(FLOW_FIELDS.values())
