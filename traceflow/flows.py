@@ -580,7 +580,7 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
         undefined = (flows["analysed"] == 0) | _not_known(flows[side]["analysed"], part)
     elif part == "port":
         # In place of ports, a query of ICMP has its identifier on both sides.
-        undefined = ~np.isin(flows["protocol"], list(PROTOCOLS_WITH_PORTS)) & (flows["orig_port"] == 0)
+        undefined = _WITHOUT_PORTS[flows["protocol"]] & (flows["orig_port"] == 0)
     elif part in FLAG_NAMES or part == "retransmitted_segments":
         undefined = flows["protocol"] != _TCP
     elif part == "base_seq":
@@ -591,6 +591,7 @@ def undefined_where(flows: npt.NDArray[np.void], name: str) -> npt.NDArray[np.bo
 
 
 _TCP = 6
+_WITHOUT_PORTS = ~np.isin(np.arange(256), list(PROTOCOLS_WITH_PORTS))
 _CAUSE_TEXTS = {int(cause): cause.text for cause in EndCause}
 _TUNNEL_TEXTS = {int(tunnel): tunnel.text if tunnel else "" for tunnel in Tunnel}
 _STATE_TEXTS = {int(state): state.text for state in ConnState}

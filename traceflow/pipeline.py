@@ -338,49 +338,68 @@ class Run(Engine):
         return account
 
 
+_FLOWS_AT_FIRST = 131_072
+
+
 class FlowCollector:
     """Keeps what a FlowSet needs from the steps of an engine.
 
     Args:
         engine: The engine; of a Run, its captures are told of as well.
+        frame_lists: Whether the frames of flows are wanted; without, `frame_map` stays empty.
 
     Attributes:
         frame_map: Which frame belongs to which flow.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._ended: list[npt.NDArray[np.void]] = []
-        self._columns: list[dict[str, Any]] = []
+    def __init__(self, engine: Engine, *, frame_lists: bool = True) -> None:
+        self._engine, self._frame_lists = engine, frame_lists
+        self._rows = np.zeros(0, FLOW)  # each flow at the place of its number; number 0: it has not ended
+        self._count, self._highest = 0, 0
+        self._columns: list[tuple[npt.NDArray[np.uint64], dict[str, Any]]] = []
         self.frame_map = FrameMap()
 
     def take(self, step: Step) -> None:
         """Keep the flows and the frame numbers of a step."""
-        self.frame_map.add(step.marks, FROM_UPPER)
-        if len(step.late):
-            self.frame_map.amend(step.late, FROM_UPPER)
+        if self._frame_lists:
+            self.frame_map.add(step.marks, FROM_UPPER)
+            if len(step.late):
+                self.frame_map.amend(step.late, FROM_UPPER)
         if len(step.ended):
-            self._ended.append(step.ended)
-            self._columns.append(step.columns)
+            self._keep(step.ended)
+            if step.columns:
+                self._columns.append((step.ended["number"].copy(), step.columns))
+
+    def _keep(self, ended: npt.NDArray[np.void]) -> None:
+        """Put rows where they belong, once: memory that is touched for the first time costs more than what is copied.
+
+        Room for more rows costs nothing until then, but where there is more than a machine could have, it is refused:
+        so it grows eightfold to the first million, and twofold from there.
+        """
+        places = ended["number"].astype(np.intp) - 1
+        highest = max(self._highest, int(places.max()) + 1)
+        if highest > len(self._rows):
+            room = len(self._rows) * (8 if len(self._rows) <= _FLOWS_AT_FIRST else 2)
+            rows = np.zeros(max(_FLOWS_AT_FIRST, room, highest), FLOW)
+            as_octets(rows)[: self._highest] = as_octets(self._rows)[: self._highest]
+            self._rows = rows
+        as_octets(self._rows)[places] = as_octets(ended)
+        self._count, self._highest = self._count + len(ended), highest
 
     def flows(self) -> FlowSet:
         """All flows that have ended so far, in opening order."""
-        # After the last step every number from 1 to the count stands there once, so the number is the place; before it
-        # some are missing. Part by part, so that the rows are there twice at most, and without their columns, which
-        # NumPy would copy one by one.
-        ordered = np.empty(sum(map(len, self._ended)), FLOW)
-        rows = as_octets(ordered)
-        columns = self._engine.plugins.empty_columns(len(ordered))
+        # After the last step every number from 1 to the count is there, so that a number is a place; before, some are
+        # missing. Rows are copied without their columns, which NumPy would copy one by one.
+        ordered = self._rows[: self._highest]
         numbers: npt.NDArray[np.uint64] | None = None
-        if any(part["number"].max() > len(ordered) for part in self._ended):
-            numbers = np.sort(np.concatenate([part["number"] for part in self._ended]))
-        while self._ended:  # each part is given back as soon as it was copied
-            part, given = self._ended.pop(), self._columns.pop()
-            places = part["number"].astype(np.intp) - 1 if numbers is None else np.searchsorted(numbers, part["number"])
-            rows[places] = as_octets(part)
+        if self._count < self._highest:
+            ordered = as_octets(ordered)[ordered["number"] != 0].view(FLOW)
+            numbers = ordered["number"]
+        columns = self._engine.plugins.empty_columns(len(ordered))
+        for theirs, given in self._columns:
+            places = theirs.astype(np.intp) - 1 if numbers is None else np.searchsorted(numbers, theirs)
             for name, values in given.items():
                 columns[name][places] = values
-        self._ended, self._columns = ([ordered], [columns]) if len(ordered) else ([], [])
         return self._set_of(ordered, columns)
 
     def ended(self, step: Step) -> FlowSet:

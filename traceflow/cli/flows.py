@@ -16,8 +16,8 @@ from traceflow.flows import Account, FlowSet
 from traceflow.framelists import FrameMap
 from traceflow.pipeline import FlowCollector
 from traceflow.protocols import protocol_name
-from traceflow.sinks.rows import CsvRows, RowWriter
-from traceflow.sinks.rows_fields import Field, Kind
+from traceflow.sinks.rows import CsvRows, RowBlock, RowWriter
+from traceflow.sinks.rows_fields import FRAME_LISTS, Field, Kind
 from traceflow.sinks.rows_flows import CHUNK_FLOWS, flow_columns
 
 __all__ = ["run", "run_summary"]
@@ -25,9 +25,10 @@ __all__ = ["run", "run_summary"]
 _SUMS = ("packets", "wire_octets", "ip_octets", "payload_octets")
 
 
-def _collect(session: Session) -> FlowSet:
-    """Trace the captures of a session."""
-    collector = FlowCollector(session.run)
+def _collect(session: Session, view: View) -> FlowSet:
+    """Trace the captures of a session, and keep what is to be shown."""
+    wanted = any(field.name in FRAME_LISTS for field in view.fields)
+    collector = FlowCollector(session.run, frame_lists=wanted)
     for step in session.steps():
         collector.take(step)
     flows = collector.flows()
@@ -48,27 +49,26 @@ def run(given: Input, view: View) -> int:
     if view.stream:
         return _stream(given, view)
     with Session(given) as session:
-        flows = _collect(session)
+        flows = _collect(session, view)
         session.progress.close()
         if not session.failed:
             writer = row_writer(view)
-            for chunk, columns in enumerate(flow_columns(flows, view.fields)):
+            for chunk, block in enumerate(flow_columns(flows, view.fields)):
                 if session.asked_while_writing():
                     break
-                _write(writer, _alarmed(flows, columns, chunk * CHUNK_FLOWS) if view.alarms_only else columns)
+                _write(writer, flows, block, chunk * CHUNK_FLOWS, alarms_only=view.alarms_only)
             writer.close()
         return session.finish()
 
 
-def _alarmed(flows: FlowSet, columns: list[list[Any]], start: int) -> list[list[Any]]:
-    """The rows of flows with an alarm, of a chunk that begins at `start`."""
-    alarms = (flows.columns["alarm"][start : start + len(columns[0])] != 0).tolist()
-    return [list(itertools.compress(column, alarms)) for column in columns]
-
-
-def _write(writer: RowWriter, columns: list[list[Any]]) -> None:
-    if columns[0]:
-        writer.write(columns)
+def _write(writer: RowWriter, flows: FlowSet, block: RowBlock, start: int, *, alarms_only: bool) -> None:
+    """Write rows of flows that begin at `start`; where that is asked for, of those with an alarm alone."""
+    if not alarms_only:
+        writer.write(block)
+        return
+    alarms = (flows.columns["alarm"][start : start + block.rows] != 0).tolist()
+    if any(alarms):
+        writer.write([list(itertools.compress(column, alarms)) for column in block])
 
 
 def _stream(given: Input, view: View) -> int:
@@ -80,8 +80,8 @@ def _stream(given: Input, view: View) -> int:
             if len(step.ended):
                 flows = FlowSet(step.ended, FrameMap(), Account())
                 flows.plugin_columns = step.columns
-                for columns in flow_columns(flows, view.fields):
-                    _write(writer, _alarmed(flows, columns, 0) if view.alarms_only else columns)
+                for chunk, block in enumerate(flow_columns(flows, view.fields)):
+                    _write(writer, flows, block, chunk * CHUNK_FLOWS, alarms_only=view.alarms_only)
         session.progress.close()
         if not session.failed:
             writer.close()

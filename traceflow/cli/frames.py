@@ -34,9 +34,9 @@ def run(given: Input, view: View, flow: int | None) -> int:
                 if given.plugins
                 else None
             )
-            columns = frame_columns(step, session.captures.interfaces, view.fields, flow, added)
-            if columns[0]:
-                writer.write(columns)
+            block = frame_columns(step, session.captures.interfaces, view.fields, flow, added)
+            if block.rows:
+                writer.write(block)
         session.progress.close()
         if not session.failed:
             writer.close()

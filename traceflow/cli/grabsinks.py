@@ -151,11 +151,14 @@ class _RowFile:
         Raises:
             CannotWriteError: They do not fit; rows that were written before stay.
         """
-        octets = text.encode("utf-8", "surrogateescape")
+        self.write_octets(memoryview(text.encode("utf-8", "surrogateescape")))
+
+    def write_octets(self, octets: memoryview) -> None:
+        """As `write`, of text in UTF-8."""
         try:
             if self._growing is None:
                 assert self._stream is not None
-                rest = memoryview(octets)
+                rest = octets
                 while rest:
                     rest = rest[self._stream.write(rest) :]
                 return

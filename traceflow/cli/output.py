@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from traceflow.cli.commands import View
@@ -52,9 +55,34 @@ class StandardOutput:
             CannotWriteError: Nothing can be written.
             IncompleteOutputError: Some rows had been written before.
         """
-        try:
+        with self._failing():
             sys.stdout.write(text)
             sys.stdout.flush()
+
+    def write_octets(self, octets: memoryview) -> None:
+        """Write UTF-8 and flush: without a detour where that is what standard output takes.
+
+        Args:
+            octets: Whole characters, with bare line ends.
+
+        Raises:
+            CannotWriteError: As above; the others too.
+        """
+        if not _takes_octets(sys.stdout):
+            self.write(str(octets, "utf-8"))
+            return
+        with self._failing():
+            sys.stdout.flush()
+            rest = octets
+            while rest:  # an unbuffered stream may take a part
+                rest = rest[sys.stdout.buffer.write(rest) :]
+            sys.stdout.buffer.flush()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Say what it means when writing fails."""
+        try:
+            yield
         except BrokenPipeError:
             raise PipeClosedError from None
         except OSError as error:
@@ -62,6 +90,13 @@ class StandardOutput:
             lost = "rows are missing" if self._written else "nothing was written"
             raise kind(f"standard output cannot be written: {error.strerror or error}; {lost}") from error
         self._written = True
+
+
+def _takes_octets(stream: Any) -> bool:
+    """Whether a text stream has octets below it, which are UTF-8 with line ends as they are."""
+    encoding = getattr(stream, "encoding", None)
+    plain = encoding is not None and codecs.lookup(encoding).name == "utf-8" and os.linesep == "\n"
+    return plain and hasattr(stream, "buffer")
 
 
 class TerminalTable:

@@ -128,7 +128,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.part")
 
 
-def write_at(stream: io.FileIO, position: int, octets: bytes | bytearray) -> None:
+def write_at(stream: io.FileIO, position: int, octets: bytes | bytearray | memoryview) -> None:
     """Write at a position with as few calls as the system allows: one, but for a full disk or a signal.
 
     Raises:

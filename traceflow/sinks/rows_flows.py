@@ -14,11 +14,22 @@ import numpy.typing as npt
 
 from traceflow.connstates import ConnState
 from traceflow.flows import ANALYSIS_COLUMNS, EndCause, FlowSet, analysis_column, undefined_where
-from traceflow.labels import flow_label
 from traceflow.packets import FINER_THAN_MICROSECONDS, Tunnel
 from traceflow.protocols import protocol_name
+from traceflow.sinks.rows_columns import (
+    Addresses,
+    Block,
+    Column,
+    Integers,
+    Labels,
+    Names,
+    Ranges,
+    Seconds,
+    Words,
+    by_number,
+    plugin_column,
+)
 from traceflow.sinks.rows_fields import Field
-from traceflow.sinks.rows_text import blank_where, column_cells, end_texts, range_texts, span_texts, time_texts
 from traceflow.tcp import FLAG_NAMES
 
 __all__ = ["CHUNK_FLOWS", "flow_columns"]
@@ -26,9 +37,10 @@ __all__ = ["CHUNK_FLOWS", "flow_columns"]
 CHUNK_FLOWS = 8192
 """Flows that are rendered at once: enough to spread the cost of a column, few enough to stay in the cache."""
 
-_CAUSES = {int(cause): cause.text for cause in EndCause}
-_TUNNELS = {int(tunnel): tunnel.text if tunnel else None for tunnel in Tunnel}
-_STATES = {int(state): state.text for state in ConnState}
+_CAUSES = by_number({cause: cause.text for cause in EndCause})
+_TUNNELS = by_number({tunnel: tunnel.text for tunnel in Tunnel if tunnel})
+_STATES = by_number({state: state.text for state in ConnState})
+_PROTOCOLS = [protocol_name(number) for number in range(256)]
 
 
 class _Chunk:
@@ -50,93 +62,76 @@ class _Chunk:
         fine: npt.NDArray[np.bool_] = (bits & FINER_THAN_MICROSECONDS != 0) | odd
         return fine
 
-    def defined(self, name: str, cells: list[Any]) -> list[Any]:
-        """The cells of a column, None where it means nothing."""
-        undefined = undefined_where(self.rows, name)
-        return cells if undefined is None else blank_where(undefined, cells)
-
-    def both(self, part: str) -> list[int]:
-        """A counter summed over both directions."""
-        total: list[int] = (self.rows["orig"][part] + self.rows["resp"][part]).tolist()
-        return total
+    def integers(self, name: str, values: npt.NDArray[Any]) -> Integers:
+        """A column of numbers, empty where it means nothing."""
+        return Integers(values, undefined_where(self.rows, name))
 
 
-def _ranges(chunk: _Chunk, side: str | None) -> list[str | None]:
+def _ranges(chunk: _Chunk, side: str | None) -> Ranges:
     """Frame numbers of the flows, or of one direction of them, as ranges."""
     offsets, numbers = chunk.flows.frame_map.lists()
     bounds = offsets[chunk.start : chunk.start + len(chunk.rows) + 1].astype(np.int64)
-    if not len(chunk.rows):
-        return []
     sizes = np.diff(bounds)
     listed = numbers[int(bounds[0]) : int(bounds[-1])]
     if side is None:
-        return range_texts(sizes, listed)
+        return Ranges(sizes, listed)
     upper = chunk.flows.frame_map.packed(listed) & np.uint64(1) != 0
     wanted = (chunk.rows["upper_originates"] != 0) == (side == "orig")
     owner = np.repeat(np.arange(len(sizes)), sizes)
     chosen = upper == wanted[owner]
-    return range_texts(np.bincount(owner[chosen], minlength=len(sizes)), listed[chosen])
+    return Ranges(np.bincount(owner[chosen], minlength=len(sizes)), listed[chosen])
 
 
-def _half(side: str, part: str) -> Callable[[_Chunk], list[Any]]:
+def _half(side: str, part: str) -> Callable[[_Chunk], Column]:
     """How a column of a direction is made."""
 
-    def column(chunk: _Chunk) -> list[Any]:
+    def column(chunk: _Chunk) -> Column:
         half = chunk.rows[side]
         if part in ANALYSIS_COLUMNS:
-            cells = analysis_column(half["analysed"], part)
+            values = analysis_column(half["analysed"], part)
         elif part in FLAG_NAMES:
-            cells = half["flags"][:, FLAG_NAMES.index(part)]
+            values = half["flags"][:, FLAG_NAMES.index(part)]
         else:
-            cells = half[part]
-        return chunk.defined(f"{side}_{part}", cells.tolist())
+            values = half[part]
+        return chunk.integers(f"{side}_{part}", values)
 
     return column
 
 
-def _plain(name: str) -> Callable[[_Chunk], list[Any]]:
+def _plain(name: str) -> Callable[[_Chunk], Column]:
     """A column of FLOW as it is."""
-    return lambda chunk: chunk.defined(name, chunk.rows[name].tolist())
+    return lambda chunk: chunk.integers(name, chunk.rows[name])
 
 
-def _carrier(name: str) -> Callable[[_Chunk], list[Any]]:
-    """A column of what carried the first packet, empty where nothing of that kind did."""
-    return lambda chunk: chunk.defined(name, chunk.rows[name].tolist())
+def _sum(part: str) -> Callable[[_Chunk], Column]:
+    """A counter summed over both directions."""
+    return lambda chunk: Integers(chunk.rows["orig"][part] + chunk.rows["resp"][part])
 
 
-def _sum(part: str) -> Callable[[_Chunk], list[Any]]:
-    return lambda chunk: chunk.both(part)
-
-
-def _address(side: str) -> Callable[[_Chunk], list[Any]]:
-    def column(chunk: _Chunk) -> list[Any]:
+def _address(side: str) -> Callable[[_Chunk], Column]:
+    def column(chunk: _Chunk) -> Column:
         halves = chunk.rows[f"{side}_addr"]
-        return end_texts(halves[:, 0], halves[:, 1], chunk.rows["ip_version"])
+        return Addresses(halves[:, 0], halves[:, 1], chunk.rows["ip_version"])
 
     return column
 
 
-def _port(side: str) -> Callable[[_Chunk], list[Any]]:
-    return lambda chunk: chunk.defined(f"{side}_port", chunk.rows[f"{side}_port"].tolist())
+def _named(name: str, names: Sequence[str | None]) -> Callable[[_Chunk], Column]:
+    """A column of FLOW whose values have names."""
+    return lambda chunk: Names(chunk.rows[name], names)
 
 
-def _protocol_names(chunk: _Chunk) -> list[str]:
-    numbers = chunk.rows["protocol"].tolist()
-    names = {number: protocol_name(number) for number in set(numbers)}
-    return [names[number] for number in numbers]
-
-
-def _plugin_column(name: str) -> Callable[[_Chunk], list[Any]]:
+def _plugin_column(name: str) -> Callable[[_Chunk], Column]:
     """A column that a plugin added."""
 
-    def column(chunk: _Chunk) -> list[Any]:
+    def column(chunk: _Chunk) -> Column:
         stop = chunk.start + len(chunk.rows)
-        return column_cells(chunk.flows.plugin_columns[name][chunk.start : stop])
+        return plugin_column(chunk.flows.plugin_columns[name][chunk.start : stop])
 
     return column
 
 
-def _maker(name: str) -> Callable[[_Chunk], list[Any]]:
+def _maker(name: str) -> Callable[[_Chunk], Column]:
     """How the column of a field is made."""
     special = _SPECIAL.get(name)
     if special is not None:
@@ -145,36 +140,33 @@ def _maker(name: str) -> Callable[[_Chunk], list[Any]]:
     return _half(side, part) if side in ("orig", "resp") else _plain(name)
 
 
-_SPECIAL: dict[str, Callable[[_Chunk], list[Any]]] = {
+_SPECIAL: dict[str, Callable[[_Chunk], Column]] = {
     "flow": _plain("number"),
-    "vlan_outer": _carrier("vlan_outer"),
-    "vlan_inner": _carrier("vlan_inner"),
-    "tunnel": lambda chunk: [_TUNNELS[tunnel] for tunnel in chunk.rows["tunnel"].tolist()],
-    "tunnel_id": _carrier("tunnel_id"),
-    "protocol_name": _protocol_names,
+    "tunnel": _named("tunnel", _TUNNELS),
+    "protocol_name": _named("protocol", _PROTOCOLS),
     "orig_addr": _address("orig"),
-    "orig_port": _port("orig"),
+    "orig_port": _plain("orig_port"),
     "resp_addr": _address("resp"),
-    "resp_port": _port("resp"),
-    "first": lambda chunk: time_texts(chunk.rows["first_ns"], chunk.fine()),
-    "last": lambda chunk: time_texts(chunk.rows["last_ns"], chunk.fine()),
-    "duration": lambda chunk: span_texts(chunk.spans_ns(), chunk.fine()),
-    "duration_ns": lambda chunk: chunk.spans_ns().tolist(),
+    "resp_port": _plain("resp_port"),
+    "first": lambda chunk: Seconds(chunk.rows["first_ns"], chunk.fine()),
+    "last": lambda chunk: Seconds(chunk.rows["last_ns"], chunk.fine()),
+    "duration": lambda chunk: Seconds(chunk.spans_ns(), chunk.fine()),
+    "duration_ns": lambda chunk: Integers(chunk.spans_ns()),
     "packets": _sum("packets"),
     "wire_octets": _sum("wire_octets"),
     "ip_octets": _sum("ip_octets"),
     "payload_octets": _sum("payload_octets"),
-    "end_cause": lambda chunk: [_CAUSES[cause] for cause in chunk.rows["end_cause"].tolist()],
-    "conn_state": lambda chunk: [_STATES[state] for state in chunk.rows["conn_state"].tolist()],
-    "history": lambda chunk: [history.decode("ascii") or None for history in chunk.rows["history"].tolist()],
-    "label": lambda chunk: [flow_label(row) for row in chunk.rows],
+    "end_cause": _named("end_cause", _CAUSES),
+    "conn_state": _named("conn_state", _STATES),
+    "history": lambda chunk: Words(chunk.rows["history"]),
+    "label": lambda chunk: Labels(chunk.rows),
     "frames": lambda chunk: _ranges(chunk, None),
     "orig_frames": lambda chunk: _ranges(chunk, "orig"),
     "resp_frames": lambda chunk: _ranges(chunk, "resp"),
 }
 
 
-def flow_columns(flows: FlowSet, fields: Sequence[Field]) -> Iterator[list[list[Any]]]:
+def flow_columns(flows: FlowSet, fields: Sequence[Field]) -> Iterator[Block]:
     """The flows of a set as columns for `rows.py`, in their order there, CHUNK_FLOWS at a time.
 
     Args:
@@ -189,4 +181,4 @@ def flow_columns(flows: FlowSet, fields: Sequence[Field]) -> Iterator[list[list[
     ]
     for start in range(0, len(flows), CHUNK_FLOWS):
         chunk = _Chunk(flows, start, start + CHUNK_FLOWS)
-        yield [maker(chunk) for maker in makers]
+        yield Block([maker(chunk) for maker in makers], fields, len(chunk.rows))

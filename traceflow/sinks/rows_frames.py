@@ -27,8 +27,18 @@ from traceflow.packets import (
 )
 from traceflow.pipeline import Step
 from traceflow.protocols import PROTOCOLS_WITH_PORTS, protocol_name
+from traceflow.sinks.rows_columns import (
+    Addresses,
+    Block,
+    Column,
+    Integers,
+    Names,
+    Seconds,
+    by_number,
+    names_of,
+    plugin_column,
+)
 from traceflow.sinks.rows_fields import Field
-from traceflow.sinks.rows_text import blank_where, column_cells, end_texts, time_texts
 from traceflow.table import FROM_RESPONDER
 from traceflow.tcp import ACK, flag_text
 
@@ -37,7 +47,8 @@ __all__ = ["frame_columns"]
 _TCP = 6
 _WINDOW_END = 16  # RFC 9293 section 3.1: the window is octets 14 and 15 of the TCP header
 _FLAG_TEXTS = [flag_text(flags) for flags in range(256)]
-_VERDICT_TEXTS = [None if verdict is Verdict.FLOW else verdict.text for verdict in Verdict]
+_VERDICT_TEXTS = by_number({verdict: verdict.text for verdict in Verdict if verdict is not Verdict.FLOW})
+_PROTOCOLS = [protocol_name(number) for number in range(256)]
 _SIDES = ("orig", "resp")
 # Verdicts that decode gives after it has passed the whole chain of headers: protocol and lengths are known then.
 _BEHIND_IP = (int(Verdict.FLOW), int(Verdict.FRAGMENT_WITHOUT_PORTS), int(Verdict.NOT_TCP), int(Verdict.DUPLICATE))
@@ -56,6 +67,7 @@ class _Frames:
             chosen = np.flatnonzero(step.marks["flow"] == flow)
         elif (filtered := step.packets["verdict"] == Verdict.FILTERED).any():
             chosen = np.flatnonzero(~filtered)
+        self.count = count
         self.at: npt.NDArray[np.int64] = np.arange(count)[chosen]
         self.frames, self.packets, self.marks = step.batch.frames[chosen], step.packets[chosen], step.marks[chosen]
         self.quoted = step.quoted
@@ -90,61 +102,41 @@ class _Frames:
         lacking: npt.NDArray[np.bool_] = self.without(FLAGS_KNOWN) | (captured < _WINDOW_END)
         return lacking
 
-    def named(self, column: str, name: Callable[[int], Any]) -> list[Any]:
-        """A column of FRAME with each of its few values replaced by a name."""
-        values = self.frames[column].tolist()
-        names = {value: name(value) for value in set(values)}
-        return [names[value] for value in values]
+    def without_flow(self) -> npt.NDArray[np.bool_]:
+        """Which frames belong to no flow."""
+        without: npt.NDArray[np.bool_] = self.marks["flow"] == 0
+        return without
 
 
-def _frame(name: str) -> Callable[[_Frames], list[Any]]:
+def _frame(name: str) -> Callable[[_Frames], Column]:
     """A column of FRAME as it is."""
-    return lambda some: some.frames[name].tolist()
+    return lambda some: Integers(some.frames[name])
 
 
-def _packet(name: str, empty: Callable[[_Frames], npt.NDArray[np.bool_]]) -> Callable[[_Frames], list[Any]]:
+def _packet(name: str, empty: Callable[[_Frames], npt.NDArray[np.bool_]]) -> Callable[[_Frames], Column]:
     """A column of PACKET, empty where `empty` says so."""
-    return lambda some: blank_where(empty(some), some.packets[name].tolist())
+    return lambda some: Integers(some.packets[name], empty(some))
 
 
-def _address(end: str) -> Callable[[_Frames], list[Any]]:
-    def column(some: _Frames) -> list[Any]:
-        upper, lower = some.packets[f"{end}_hi"], some.packets[f"{end}_lo"]
-        return blank_where(some.not_ip(), end_texts(upper, lower, some.packets["ip_version"]))
+def _address(end: str) -> Callable[[_Frames], Column]:
+    def column(some: _Frames) -> Column:
+        packets = some.packets
+        return Addresses(packets[f"{end}_hi"], packets[f"{end}_lo"], packets["ip_version"], some.not_ip())
 
     return column
 
 
-def _times(some: _Frames) -> list[Any]:
+def _times(some: _Frames) -> Column:
     bits = some.frames["time_bits"]
-    return blank_where(bits & NO_TIME != 0, time_texts(some.frames["time_ns"], bits & FINER_THAN_MICROSECONDS != 0))
+    return Seconds(some.frames["time_ns"], bits & FINER_THAN_MICROSECONDS != 0, bits & NO_TIME != 0)
 
 
-def _directions(some: _Frames) -> list[Any]:
-    sides = [_SIDES[bit] for bit in (some.marks["direction"] & FROM_RESPONDER).tolist()]
-    return blank_where(some.marks["flow"] == 0, sides)
-
-
-def _protocol_names(some: _Frames) -> list[Any]:
-    numbers = some.packets["protocol"].tolist()
-    names = {number: protocol_name(number) for number in set(numbers)}
-    return blank_where(some.not_ip(), [names[number] for number in numbers])
-
-
-def _flags(some: _Frames) -> list[Any]:
-    return blank_where(some.without(FLAGS_KNOWN), [_FLAG_TEXTS[flags] for flags in some.packets["flags"].tolist()])
-
-
-def _analysis(some: _Frames) -> list[Any]:
-    found = some.marks["analysis"].tolist()
-    texts = {flags: analysis_text(flags) or None for flags in set(found)}
-    return [texts[flags] for flags in found]
-
-
-def _quoted_flows(some: _Frames) -> list[Any]:
+def _quoted_flows(some: _Frames) -> Column:
     """The flow that the packet quoted by an ICMP error belonged to."""
-    flows = {int(number): int(flow) or None for number, flow in some.quoted.tolist()}
-    return [flows.get(number) for number in (some.at + some.first_number).tolist()]
+    flows = np.zeros(some.count, np.uint64)
+    flows[some.quoted["number"].astype(np.int64) - some.first_number] = some.quoted["flow"]
+    chosen = flows[some.at]
+    return Integers(chosen, chosen == 0)
 
 
 def _no_ack(some: _Frames) -> npt.NDArray[np.bool_]:
@@ -152,17 +144,17 @@ def _no_ack(some: _Frames) -> npt.NDArray[np.bool_]:
     return empty
 
 
-_MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
-    "frame": lambda some: (some.at + some.first_number).tolist(),
-    "file": lambda some: some.named("interface", lambda at: some.interfaces[at].source),
-    "frame_in_file": lambda some: (some.at + some.first_in_file).tolist(),
+_MAKERS: dict[str, Callable[[_Frames], Column]] = {
+    "frame": lambda some: Integers(some.at + some.first_number),
+    "file": lambda some: names_of(some.frames["interface"], lambda at: some.interfaces[at].source),
+    "frame_in_file": lambda some: Integers(some.at + some.first_in_file),
     "offset": _frame("offset"),
     "time": _times,
-    "time_ns": lambda some: blank_where(some.frames["time_bits"] & NO_TIME != 0, some.frames["time_ns"].tolist()),
-    "flow": lambda some: blank_where(some.marks["flow"] == 0, some.marks["flow"].tolist()),
-    "direction": _directions,
-    "verdict": lambda some: [_VERDICT_TEXTS[verdict] for verdict in some.packets["verdict"].tolist()],
-    "protocol_name": _protocol_names,
+    "time_ns": lambda some: Integers(some.frames["time_ns"], some.frames["time_bits"] & NO_TIME != 0),
+    "flow": lambda some: Integers(some.marks["flow"], some.without_flow()),
+    "direction": lambda some: Names(some.marks["direction"] & FROM_RESPONDER, _SIDES, some.without_flow()),
+    "verdict": lambda some: Names(some.packets["verdict"], _VERDICT_TEXTS),
+    "protocol_name": lambda some: Names(some.packets["protocol"], _PROTOCOLS, some.not_ip()),
     "src": _address("src"),
     "src_port": _packet("src_port", _Frames.without_ports),
     "dst": _address("dst"),
@@ -170,13 +162,13 @@ _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
     "protocol": _packet("protocol", _Frames.not_ip),
     "ip_version": _packet("ip_version", _Frames.not_ip),
     "ttl": _packet("ttl", _Frames.not_ip),
-    "flags": _flags,
+    "flags": lambda some: Names(some.packets["flags"], _FLAG_TEXTS, some.without(FLAGS_KNOWN)),
     "seq": _packet("seq", lambda some: some.without(SEQ_KNOWN)),
     "ack": _packet("ack", _no_ack),
     "window": _packet("window", _Frames.without_window),
-    "tcp_analysis": _analysis,
-    "duplicate_ack": lambda some: blank_where(some.marks["duplicate_ack"] == 0, some.marks["duplicate_ack"].tolist()),
-    "duplicate": lambda some: blank_where(some.without(DUPLICATE), [1] * len(some.frames)),
+    "tcp_analysis": lambda some: names_of(some.marks["analysis"], lambda flags: analysis_text(flags) or None),
+    "duplicate_ack": lambda some: Integers(some.marks["duplicate_ack"], some.marks["duplicate_ack"] == 0),
+    "duplicate": lambda some: Integers(np.ones(len(some.at), np.uint8), some.without(DUPLICATE)),
     "quoted_flow": _quoted_flows,
     "captured_octets": _frame("captured"),
     "wire_octets": _frame("wire"),
@@ -186,8 +178,8 @@ _MAKERS: dict[str, Callable[[_Frames], list[Any]]] = {
     "vlan_outer": _packet("vlan_outer", lambda some: some.packets["vlan_tags"] == 0),
     "vlan_inner": _packet("vlan_inner", lambda some: some.packets["vlan_tags"] < 2),
     "link": _frame("link"),
-    "link_name": lambda some: some.named("link", LINKS.get),
-    "interface": lambda some: some.named("interface", lambda at: some.interfaces[at].name or None),
+    "link_name": lambda some: names_of(some.frames["link"], LINKS.get),
+    "interface": lambda some: names_of(some.frames["interface"], lambda at: some.interfaces[at].name or None),
 }
 
 
@@ -197,7 +189,7 @@ def frame_columns(
     fields: Sequence[Field],
     flow: int | None = None,
     plugin_columns: Mapping[str, Any] | None = None,
-) -> list[list[Any]]:
+) -> Block:
     """The frames of a step as columns for `rows.py`.
 
     Args:
@@ -212,12 +204,10 @@ def frame_columns(
     """
     some = _Frames(step, interfaces, flow)
     added = plugin_columns or {}
-    return [
-        _plugin_column(some, added[field.name]) if field.name in added else _MAKERS[field.name](some)
+    columns = [
+        plugin_column(added[field.name][some.at], some.without_flow())  # what it keeps of a direction, after the packet
+        if field.name in added
+        else _MAKERS[field.name](some)
         for field in fields
     ]
-
-
-def _plugin_column(some: _Frames, values: Any) -> list[Any]:
-    """A column that a plugin keeps of a direction, as it is after each packet; empty without a flow."""
-    return blank_where(some.marks["flow"] == 0, column_cells(values[some.at]))
+    return Block(columns, fields, len(some.at))
