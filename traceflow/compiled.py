@@ -42,6 +42,7 @@ __all__ = [
     "is_to_be_compiled",
     "kernel",
     "load_word",
+    "load_words",
     "outline_kernel",
     "prefetch",
     "put_octets",
@@ -292,8 +293,24 @@ def _load_plain(source: Any, at: Any) -> Any:
     return U64(int.from_bytes(source[int(at) : int(at) + 8].tobytes(), "little"))
 
 
+def _load_high(typing: Any, source: Any, at: Any) -> Any:
+    """Typing and code of loading eight octets at once, the first as the highest."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _address(context, builder, signature.args[0], *arguments)
+        word = builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+        return builder.bswap(word) if sys.byteorder == "little" else word
+
+    return types.uint64(source, at), code
+
+
+def _load_high_plain(source: Any, at: Any) -> Any:
+    return U64(int.from_bytes(source[int(at) : int(at) + 8].tobytes(), "big"))
+
+
 _bare_store: Any = intrinsic(_store) if COMPILED else _store_plain
 _bare_load: Any = intrinsic(_load) if COMPILED else _load_plain
+_bare_load_high: Any = intrinsic(_load_high) if COMPILED else _load_high_plain
 
 
 @inline_kernel
@@ -329,6 +346,25 @@ def load_word(source: Any, at: Any) -> Any:
     if U64(source.shape[0]) < U64(8) or at > U64(source.shape[0]) - U64(8):
         raise IndexError("a word beyond the end")
     return _bare_load(source, at)
+
+
+@inline_kernel
+def load_words(source: Any, at: Any) -> Any:
+    """48 octets at source[at:] as six uint64, the first octet of each as its highest: a header, with one check for all.
+
+    Raises:
+        IndexError: They do not lie within the array.
+    """
+    if U64(source.shape[0]) < U64(48) or at > U64(source.shape[0]) - U64(48):
+        raise IndexError("a header beyond the end")
+    return (
+        _bare_load_high(source, at),
+        _bare_load_high(source, at + U64(8)),
+        _bare_load_high(source, at + U64(16)),
+        _bare_load_high(source, at + U64(24)),
+        _bare_load_high(source, at + U64(32)),
+        _bare_load_high(source, at + U64(40)),
+    )
 
 
 def _fence(typing: Any) -> Any:

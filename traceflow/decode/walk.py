@@ -19,6 +19,7 @@ from traceflow.compiled import U64, inline_kernel, kernel
 from traceflow.decode.internet import ip_packet
 from traceflow.decode.links import FIRST_RARE, IP4, IP6, is_rare, link_header, pass_tags
 from traceflow.decode.octets import DEFERRED, NOT_IP, OK
+from traceflow.decode.plain import clear_row, plain_frame
 from traceflow.decode.rare import decode_rare
 from traceflow.decode.transport import UDP, is_tunnel_port, is_tunnel_protocol
 from traceflow.packets import PACKET
@@ -59,7 +60,7 @@ def decode(octets: Any, frames: Any, packets: Any, outer: Any, count: Any) -> An
     Args:
         octets: uint8[n], the buffer of the batch.
         frames: FRAME[m], m >= count; `start` and `captured` lie within `octets`.
-        packets: PACKET[m], set to zero by the caller; rows 0 to count - 1 are filled.
+        packets: PACKET[m]; rows 0 to count - 1 are written.
         outer: True: tunnels are not opened.
         count: Frames to decode.
 
@@ -70,8 +71,12 @@ def decode(octets: Any, frames: Any, packets: Any, outer: Any, count: Any) -> An
     for i in range(count):
         frame = frames[U64(i)]
         row = packets[U64(i)]
-        n = U64(frame["captured"])
-        verdict = _frame(octets, U64(frame["start"]), n, max(n, U64(frame["wire"])), U64(frame["link"]), outer, row)
+        s, n, link = U64(frame["start"]), U64(frame["captured"]), U64(frame["link"])
+        sent = max(n, U64(frame["wire"]))
+        if plain_frame(octets, s, n, sent, link, outer, row):
+            continue
+        clear_row(row)
+        verdict = _frame(octets, s, n, sent, link, outer, row)
         row["verdict"] = verdict
         if verdict == DEFERRED:
             deferred += 1
@@ -97,7 +102,6 @@ def decode_batch(
         PACKET[m].
     """
     rows = packets[: len(frames)]
-    rows.view(np.uint8)[:] = 0
     if decode(octets, frames, rows, outer, len(frames)):
         decode_rare(octets, frames, rows, np.zeros(2, PACKET), outer, len(frames))
     return rows
