@@ -12,7 +12,7 @@ from typing import Any
 from traceflow.compiled import U64, inline_kernel, load_words
 from traceflow.decode.internet import MAPPED
 from traceflow.decode.links import IP4
-from traceflow.decode.octets import OK
+from traceflow.decode.octets import OK, sign
 from traceflow.decode.transport import SYN, TCP, UDP, is_tunnel_port, tcp_options
 from traceflow.packets import ACK_KNOWN, FLAGS_KNOWN, SEQ_KNOWN, WHOLE_TCP_HEADER, WINDOW_KNOWN
 
@@ -64,29 +64,31 @@ def _write(
 
 
 @inline_kernel
-def plain_frame(b: Any, s: Any, n: Any, sent: Any, link: Any, outer: Any, row: Any) -> Any:
-    """Decode a frame of `n` captured and `sent` sent octets at `s`, if it is a plain one.
+def plain_frame(b: Any, s: Any, captured: Any, wire: Any, link: Any, outer: Any, row: Any) -> Any:
+    """Decode a frame at `s` of which `captured` octets were captured, if it is a plain one.
 
     Returns:
-        Whether it is; if not, nothing was written.
+        (whether it is, its signature); if not, nothing was written.
     """
+    none = U64(0)
     size = U64(b.shape[0])
-    if link != U64(1) or n < U64(_UDP_END) or size < U64(_BEHIND_IP) or s > size - U64(_BEHIND_IP):
-        return False
+    if link != U64(1) or captured < U64(_UDP_END) or size < U64(_BEHIND_IP) or s > size - U64(_BEHIND_IP):
+        return False, none
     ether, first, second, third, fourth, fifth = load_words(b, s + U64(_WORDS_AT))
     length = (first >> U64(32)) & U64(0xFFFF)
     end = U64(_LINK) + length
     # IPv4; version 4 and a header of 20 octets; no fragment
     unlike = ((ether ^ U64(IP4)) & U64(0xFFFF)) | ((first >> U64(56)) ^ U64(0x45)) | (first & U64(0x3FFF))
-    if unlike != U64(0) or end > sent:
-        return False
+    if unlike != U64(0) or end > max(captured, wire):
+        return False, none
     protocol = (second >> U64(48)) & U64(0xFF)
-    n = min(n, end)
+    behind_ip = third << U64(32) | fourth >> U64(32)
+    n = min(captured, end)
     if protocol == U64(TCP):
         header = (fifth >> U64(60)) << U64(2)
         payload = U64(_IP) + header
         if n < U64(_BEHIND_IP) or header < U64(20) or payload > end:
-            return False
+            return False, none
         flags = (fifth >> U64(48)) & U64(0xFF)
         _write(
             row, second, third, length, _KNOWN, fourth >> U64(32), fourth & U64(0xFFFFFFFF),
@@ -94,18 +96,19 @@ def plain_frame(b: Any, s: Any, n: Any, sent: Any, link: Any, outer: Any, row: A
         )  # fmt: skip
         if flags & U64(SYN) and header > U64(20):
             tcp_options(b, s + U64(_BEHIND_IP), s + min(n, payload), row)
-        return True
+        numbers = fourth if fourth != none else behind_ip
+        return True, sign(captured, wire, third & U64(0xFFFFFFFF), numbers)
     if protocol != U64(UDP) or n < U64(_UDP_END):
-        return False
+        return False, none
     if not outer and is_tunnel_port((third >> U64(16)) & U64(0xFFFF), third & U64(0xFFFF)):
-        return False
+        return False, none
     stop = U64(_IP) + (fourth >> U64(48))  # a UDP length that fits tells padding from payload
     if stop < U64(_UDP_END) or stop > end:
         stop = end
     _write(
         row, second, third, length, 0, U64(0), U64(0), U64(0), U64(0), 0, U64(_UDP_END), stop - U64(_UDP_END)
     )  # fmt: skip
-    return True
+    return True, sign(captured, wire, third & U64(0xFFFFFFFF), behind_ip)
 
 
 @inline_kernel
