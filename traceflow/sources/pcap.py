@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, inline_kernel, kernel, load_word
+from traceflow.compiled import U64, kernel
 from traceflow.errors import MalformedCaptureError, TruncatedCaptureError, UnsupportedCaptureError
 from traceflow.packets import FINER_THAN_MICROSECONDS, Interface
 from traceflow.sources.reading import Window
 from traceflow.sources.registry import Registry, clamped_link, longest_frame_octets
 from traceflow.sources.sniff import PCAP_MAGICS
+from traceflow.sources.words import two_numbers
 
 __all__ = ["PcapReader"]
 
@@ -133,23 +134,6 @@ class PcapReader:
                 )  # fmt: skip
 
 
-@inline_kernel
-def _swapped(value: Any) -> Any:
-    """A number of four octets the other way round; LLVM makes one instruction of it."""
-    outer = (value & U64(0xFF)) << U64(24) | value >> U64(24)
-    return outer | (value & U64(0xFF00)) << U64(8) | (value >> U64(8)) & U64(0xFF00)
-
-
-@inline_kernel
-def _pair(octets: Any, at: Any, big: Any) -> Any:
-    """Eight octets as two numbers, by one load."""
-    word = load_word(octets, at)
-    first, second = word & U64(0xFFFFFFFF), word >> U64(32)
-    if big:
-        return _swapped(first), _swapped(second)
-    return first, second
-
-
 @kernel
 def walk_pcap(octets: Any, at: Any, end: Any, base: Any, form: Any, rows: Any) -> Any:
     """Walk over whole records and describe each in a row.
@@ -175,8 +159,8 @@ def walk_pcap(octets: Any, at: Any, end: Any, base: Any, form: Any, rows: Any) -
     while count < most:
         if end - at < head:
             return at, count, U64(_NEED), head
-        seconds, ticks = _pair(octets, at, big)
-        captured, wire = _pair(octets, at + U64(8), big)
+        seconds, ticks = two_numbers(octets, at, big)
+        captured, wire = two_numbers(octets, at + U64(8), big)
         if lengths != U64(_AS_WRITTEN) and (lengths == U64(_SWAPPED) or captured > wire):
             captured, wire = wire, captured
         if captured > longest:
