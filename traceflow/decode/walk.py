@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, inline_kernel, kernel
+from traceflow.compiled import U64, clear_record, inline_kernel, kernel
 from traceflow.decode.internet import ip_packet
 from traceflow.decode.links import FIRST_RARE, IP4, IP6, is_rare, link_header, pass_tags
 from traceflow.decode.octets import DEFERRED, NOT_IP, OK
-from traceflow.decode.plain import clear_row, plain_frame
+from traceflow.decode.plain import plain_frame
 from traceflow.decode.rare import decode_rare
 from traceflow.decode.transport import UDP, is_tunnel_port, is_tunnel_protocol
 from traceflow.packets import FRAGMENT, PACKET, QUOTES
@@ -75,12 +75,12 @@ def decode(octets: Any, frames: Any, packets: Any, signatures: Any, outer: Any, 
         frame = frames[U64(i)]
         row = packets[U64(i)]
         s, n, wire, link = U64(frame["start"]), U64(frame["captured"]), U64(frame["wire"]), U64(frame["link"])
+        clear_record(row)
         plain, signature = plain_frame(octets, s, n, wire, link, outer, row)
         if signed:
             signatures[U64(i)] = signature
         if plain:
             continue
-        clear_row(row)
         verdict = _frame(octets, s, n, max(n, wire), link, outer, row)
         row["verdict"] = verdict
         if verdict == DEFERRED:
