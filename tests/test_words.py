@@ -21,7 +21,8 @@ def _read(octets: Any, at: Any, big: Any, numbers: Any) -> None:
 @pytest.mark.parametrize("values", [(0x01020304, 0xFFFEFDFC), (0, 0x80000000), (2**32 - 1, 1)])
 def test_both_byte_orders(values: tuple[int, int], at: int) -> None:
     for order, big in (("<", False), (">", True)):
-        octets, numbers = np.frombuffer(bytes(at) + struct.pack(order + "II", *values), np.uint8), np.zeros(2, np.uint64)
+        octets = np.frombuffer(bytes(at) + struct.pack(order + "II", *values), np.uint8)
+        numbers = np.zeros(2, np.uint64)
         _read(octets, U64(at), big, numbers)
         assert tuple(numbers.tolist()) == values
         with pytest.raises(IndexError):

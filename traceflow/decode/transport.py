@@ -41,8 +41,8 @@ __all__ = [
     "PORT_VXLAN_CISCO",
     "PORT_VXLAN_GPE",
     "PORT_VXLAN_LINUX",
-    "TCP",
     "SYN",
+    "TCP",
     "UDP",
     "is_tunnel_port",
     "is_tunnel_protocol",
@@ -74,7 +74,7 @@ def _is_two_way(port: Any) -> Any:
     return port == U64(PORT_GTP_U) or port == U64(PORT_TEREDO) or port == U64(PORT_AYIYA) or port == U64(PORT_L2TP)
 
 
-@inline_kernel
+@outline_kernel
 def is_tunnel_port(source: Any, target: Any) -> Any:
     """Whether a UDP datagram may be a tunnel, by its ports."""
     return (
