@@ -17,6 +17,7 @@ import traceflow
 from traceflow.compiled import (
     COMPILED,
     U64,
+    clear_record,
     inline_kernel,
     kernel,
     load_word,
@@ -112,6 +113,19 @@ def test_a_header_is_six_words_with_their_first_octet_highest(at: int) -> None:
             _header(octets, U64(beyond), words)
     with pytest.raises(IndexError):
         _header(octets[:47], U64(0), words)
+
+
+@kernel
+def _clear(rows: Any, at: Any) -> None:
+    clear_record(rows[at])
+
+
+def test_one_record_is_cleared_and_no_other() -> None:
+    rows = np.zeros(3, [("a", "u1"), ("b", "u4"), ("c", "u2")])
+    for name in "abc":
+        rows[name] = 200
+    _clear(rows, U64(1))
+    assert rows.tolist() == [(200, 200, 200), (0, 0, 0), (200, 200, 200)]
 
 
 def test_the_pieces_work_together_and_wrap_without_a_word() -> None:

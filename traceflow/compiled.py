@@ -268,7 +268,8 @@ def _clear(typing: Any, record: Any) -> Any:
 
 def _clear_plain(record: Any) -> None:
     """`clear_record` of plain kernels."""
-    record.view(np.dtype((np.void, record.dtype.itemsize)))[...] = bytes(record.dtype.itemsize)
+    for name in record.dtype.names:
+        record[name] = 0
 
 
 clear_record: Any = intrinsic(_clear) if COMPILED else _clear_plain
