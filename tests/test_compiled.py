@@ -17,9 +17,11 @@ import traceflow
 from traceflow.compiled import (
     COMPILED,
     U64,
+    clear_record,
     inline_kernel,
     kernel,
     load_word,
+    load_words,
     outline_kernel,
     put_octets,
     store_word,
@@ -72,6 +74,11 @@ def _add_to_word(octets: Any, at: Any, more: Any) -> None:
     store_word(octets, at, load_word(octets, at) + more)
 
 
+@kernel
+def _header(octets: Any, at: Any, words: Any) -> None:
+    words[U64(0)], words[U64(1)], words[U64(2)], words[U64(3)], words[U64(4)], words[U64(5)] = load_words(octets, at)
+
+
 def test_copies_stay_within_both_arrays() -> None:
     source, target = np.arange(8, dtype=np.uint8), np.zeros(6, np.uint8)
     _move(target, U64(1), source, U64(3), U64(5))
@@ -93,6 +100,32 @@ def test_words_have_their_lowest_octet_first_anywhere() -> None:
         _add_to_word(octets, U64(3), U64(1))
     with pytest.raises(IndexError):
         _add_to_word(octets, U64(2**64 - 4), U64(1))
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_header_is_six_words_with_their_first_octet_highest(at: int) -> None:
+    """Octets 0, 1, 2 ...: 48 of them from `at` on, of 50; from 3 on there are but 47."""
+    octets, words = np.arange(50, dtype=np.uint8), np.zeros(6, np.uint64)
+    _header(octets, U64(at), words)
+    assert words.astype(">u8").tobytes() == bytes(range(at, at + 48))
+    for beyond in (3, 2**64 - 8):
+        with pytest.raises(IndexError):
+            _header(octets, U64(beyond), words)
+    with pytest.raises(IndexError):
+        _header(octets[:47], U64(0), words)
+
+
+@kernel
+def _clear(rows: Any, at: Any) -> None:
+    clear_record(rows[at])
+
+
+def test_one_record_is_cleared_and_no_other() -> None:
+    rows = np.zeros(3, [("a", "u1"), ("b", "u4"), ("c", "u2")])
+    for name in "abc":
+        rows[name] = 200
+    _clear(rows, U64(1))
+    assert rows.tolist() == [(200, 200, 200), (0, 0, 0), (200, 200, 200)]
 
 
 def test_the_pieces_work_together_and_wrap_without_a_word() -> None:

@@ -25,6 +25,7 @@ from traceflow.keys import (
     first_row,
     forget_row,
     hash_key,
+    hash_keys,
     index_row,
     is_reversed,
     reindex,
@@ -98,6 +99,40 @@ def test_order_of_two_ends(source: tuple[int, ...], target: tuple[int, ...], upp
 def test_both_directions_have_one_hash(values: tuple[int, ...]) -> None:
     one, two = packet(*values), swapped(packet(*values))
     assert hashed(one, bool(is_reversed(one))) == hashed(two, bool(is_reversed(two)))
+
+
+MAPPED = 0xFFFF00000000
+addresses4 = (st.sampled_from([0, 1, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)).map(lambda value: MAPPED | value)
+packets4 = st.tuples(st.just(0), addresses4, ports, st.just(0), addresses4, ports, st.integers(0, 255), st.just(4))
+packets6 = st.tuples(halves, halves, ports, halves, halves, ports, st.integers(0, 255), st.just(6))
+
+
+@given(st.lists(packets4 | packets6, min_size=1, max_size=5), st.booleans(), st.sampled_from([0, 2**64 - 1]))
+def test_the_hashes_of_a_batch_are_those_of_its_packets(made: list[Any], directed: bool, mask: int) -> None:
+    """A quoted packet is looked up by `is_reversed` and `hash_key`, what it must find was entered by `hash_keys`."""
+    rows = np.zeros(len(made), PACKET)
+    rows["vlan_outer"] = 5
+    for row, values in zip(rows, made, strict=True):
+        for name, value in zip(FIELDS, values, strict=True):
+            row[name] = value
+    words = np.random.Generator(np.random.PCG64(1)).integers(0, 2**64, 6, np.uint64)
+    hashes = np.zeros(len(made), np.uint32)
+    hash_keys(rows, directed, words, U64(mask), hashes)
+    expected = [hash_key(row, False if directed else is_reversed(row), words, U64(mask)) for row in rows]
+    assert hashes.tolist() == [int(value) for value in expected]
+
+
+def test_ipv4_keys_cannot_be_made_to_collide() -> None:
+    """Address and port of an end share a word: neighbours whose numbers add up to the same, or differ in one bit."""
+    total = 4096 if COMPILED else 512
+    for other in (lambda n: 8192 - n, lambda n: 8192 ^ n, lambda n: n):
+        for a, b in ((1, 2), (1, 4), (2, 5), (1, 5)):  # places in FIELDS
+            keys = []
+            for n in range(total):
+                values = [0, MAPPED | 10 << 24, 3, 0, MAPPED | 20 << 24, 6, 6, 4]
+                values[a], values[b] = values[a] + n, values[b] + other(n)
+                keys.append(hashed(packet(*values), False))
+            assert len(set(keys)) > 0.99 * total
 
 
 def test_every_field_is_in_the_hash() -> None:

@@ -44,6 +44,12 @@ TUNNEL_MASK = 0xF0000000_FFFFFFFF
 
 
 @inline_kernel
+def _end(address: Any, port: Any) -> Any:
+    """The last 48 bits of an address and a port in one word: all of an end of IPv4 that differs from others."""
+    return U64(address) << U64(16) | U64(port)
+
+
+@inline_kernel
 def is_reversed(packet: Any) -> Any:
     """Whether the source is the upper of the two ends. Equal ends count as not reversed."""
     # Without branches: which end sends is chance, so a processor guesses every second packet wrong.
@@ -87,14 +93,18 @@ def hash_key(packet: Any, upside: Any, secret: Any, mask: Any) -> Any:
         secret: uint64[6], random words of this run.
         mask: Bits of the tag that belong to the key; 0: none.
     """
-    low_lo, high_lo = _in_order(packet["src_lo"], packet["dst_lo"], upside)
-    low_port, high_port = _in_order(packet["src_port"], packet["dst_port"], upside)
-    ports = low_port << U64(16) | high_port
-    rest = ports | (U64(packet["protocol"]) << U64(32)) | (U64(packet["ip_version"]) << U64(40))
-    value = _pair(low_lo, secret[U64(0)]) + _pair(high_lo, secret[U64(1)]) + _pair(rest, secret[U64(2)])
-    if packet["ip_version"] != 4:
+    rest = U64(packet["protocol"]) << U64(32) | U64(packet["ip_version"]) << U64(40)
+    source, target = U64(packet["src_lo"]), U64(packet["dst_lo"])
+    value = U64(0)
+    if packet["ip_version"] == 4:
+        source, target = _end(packet["src_lo"], packet["src_port"]), _end(packet["dst_lo"], packet["dst_port"])
+    else:
         low_hi, high_hi = _in_order(packet["src_hi"], packet["dst_hi"], upside)
-        value += _pair(low_hi, secret[U64(3)]) + _pair(high_hi, secret[U64(4)])
+        low_port, high_port = _in_order(packet["src_port"], packet["dst_port"], upside)
+        rest |= low_port << U64(16) | high_port
+        value = _pair(low_hi, secret[U64(3)]) + _pair(high_hi, secret[U64(4)])
+    low, high = _in_order(source, target, upside)
+    value += _pair(low, secret[U64(0)]) + _pair(high, secret[U64(1)]) + _pair(rest, secret[U64(2)])
     if mask != U64(0):
         value += _pair(tag_of(packet) & mask, secret[U64(5)])
     value = (value ^ (value >> U64(32))) * U64(0x9E3779B97F4A7C15)
@@ -236,5 +246,9 @@ def hash_keys(packets: Any, directed: Any, secret: Any, mask: Any, hashes: Any) 
     """
     for i in range(len(packets)):
         packet = packets[U64(i)]
-        upside = False if directed else is_reversed(packet)
+        if packet["ip_version"] == 4:  # their addresses are mapped ones: this is what `is_reversed` says of them
+            upside = _end(packet["src_lo"], packet["src_port"]) > _end(packet["dst_lo"], packet["dst_port"])
+        else:
+            upside = is_reversed(packet)
+        upside = upside and not directed
         hashes[U64(i)] = hash_key(packet, upside, secret, mask)

@@ -161,9 +161,10 @@ WHOLE_TCP_HEADER = 16
 
 PACKET = np.dtype(
     [
+        # What nearly every packet is asked for stands in front, and no octets lie unused between: 96 in all.
         ("src_hi", "u8"),  # source address, upper half
+        ("dst_hi", "u8"),  # destination address, upper half
         ("src_lo", "u8"),
-        ("dst_hi", "u8"),  # destination address
         ("dst_lo", "u8"),
         ("src_port", "u2"),  # 0 where the protocol has no ports; of an ICMP query its identifier, in both
         ("dst_port", "u2"),
@@ -175,23 +176,23 @@ PACKET = np.dtype(
         ("ack", "u4"),  # TCP acknowledgment number
         ("window", "u2"),  # TCP window as sent (unscaled)
         ("flags", "u1"),  # TCP flags, see tcp.py; 0 where unknown
-        ("vlan_tags", "u1"),  # how many VLAN tags were passed
-        ("vlan_outer", "u2"),  # VLAN id of the first tag, 0 where none
-        ("vlan_inner", "u2"),  # VLAN id of the last tag where there are two or more, else 0
-        ("link_octets", "u4"),  # all headers before IP (of the innermost packet): where the IP header begins
-        ("transport", "u4"),  # where the header behind IP begins in the frame; 0 where there is none
-        ("payload", "u4"),  # where the payload begins in the frame (it may lie behind what was captured)
+        ("options", "u1"),  # WHOLE_TCP_HEADER | MSS_OPTION | WINDOW_SCALE_OPTION | ...
         ("ip_octets", "u4"),  # IP header and what it carries, as sent
         ("payload_octets", "u4"),  # behind the header with ports (or behind IP for other protocols), as sent
+        ("payload", "u4"),  # where the payload begins in the frame (it may lie behind what was captured)
+        ("link_octets", "u4"),  # all headers before IP (of the innermost packet): where the IP header begins
+        ("transport", "u4"),  # where the header behind IP begins in the frame; 0 where there is none
+        ("vlan_outer", "u2"),  # VLAN id of the first tag, 0 where none
+        ("vlan_inner", "u2"),  # VLAN id of the last tag where there are two or more, else 0
         ("tunnel_id", "u4"),  # VNI, TEID, key, session or call of the innermost tunnel; 0 where it has none
-        ("tunnel", "u1"),  # a Tunnel: what carries the packet, the innermost one
-        ("tunnels", "u1"),  # how many tunnels were opened
-        ("mss", "u2"),  # TCP options of a SYN, see `options`
-        ("window_scale", "u1"),
-        ("options", "u1"),  # WHOLE_TCP_HEADER | MSS_OPTION | WINDOW_SCALE_OPTION | ...
-        ("ttl", "u1"),  # IPv4 time to live, IPv6 hop limit, of the innermost packet
         ("ip_at", "u4"),  # of a fragment: where its IP header begins in the frame
         ("fragment_at", "u4"),  # of a fragment: where the header with offset and id begins (IPv4: as ip_at)
+        ("mss", "u2"),  # TCP options of a SYN, see `options`
+        ("window_scale", "u1"),
+        ("vlan_tags", "u1"),  # how many VLAN tags were passed
+        ("tunnel", "u1"),  # a Tunnel: what carries the packet, the innermost one
+        ("tunnels", "u1"),  # how many tunnels were opened
+        ("ttl", "u1"),  # IPv4 time to live, IPv6 hop limit, of the innermost packet
     ],
     align=True,
 )

@@ -14,12 +14,12 @@ from traceflow.decode.octets import BAD_IP, CUT_IP, NO_PORTS, OK, u16, u32, u64
 from traceflow.decode.transport import is_tunnel_protocol, needs_first_fragment, transport
 from traceflow.packets import FRAGMENT
 
-__all__ = ["ip_packet"]
+__all__ = ["MAPPED", "ip_packet"]
 
 _AH, _NO_NEXT = 51, 59
 _IP6_FRAGMENT = 44
 
-_MAPPED = U64(0xFFFF00000000)  # upper part of the low half of ::ffff:a.b.c.d
+MAPPED = U64(0xFFFF00000000)  # upper part of the low half of ::ffff:a.b.c.d
 
 
 @inline_kernel
@@ -57,8 +57,8 @@ def _ip4(b: Any, s: Any, n: Any, sent: Any, o: Any, row: Any) -> Any:
         row["bits"] = FRAGMENT
         row["ip_at"] = o
         row["fragment_at"] = o
-    row["src_lo"] = _MAPPED | u32(b, at + U64(12))
-    row["dst_lo"] = _MAPPED | u32(b, at + U64(16))
+    row["src_lo"] = MAPPED | u32(b, at + U64(12))
+    row["dst_lo"] = MAPPED | u32(b, at + U64(16))
     row["ip_version"] = 4
     row["ttl"] = b[at + U64(8)]
     row["ip_octets"] = end - o

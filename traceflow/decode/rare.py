@@ -91,7 +91,11 @@ def decode_rare(octets: Any, frames: Any, packets: Any, scratch: Any, outer: Any
         scratch: PACKET[2], the second row zero.
         outer: True: tunnels are not opened.
         count: Frames to look at.
+
+    Returns:
+        `bits` of any of those that were deferred.
     """
+    bits = U64(0)
     for i in range(count):
         if packets[U64(i)]["verdict"] != DEFERRED:
             continue
@@ -106,3 +110,5 @@ def decode_rare(octets: Any, frames: Any, packets: Any, scratch: Any, outer: Any
             packets[U64(i)] = scratch[U64(0)]
             verdict = OK
         row["verdict"] = verdict
+        bits |= U64(row["bits"])
+    return bits

@@ -41,16 +41,18 @@ __all__ = [
     "PORT_VXLAN_CISCO",
     "PORT_VXLAN_GPE",
     "PORT_VXLAN_LINUX",
+    "SYN",
     "TCP",
     "UDP",
     "is_tunnel_port",
     "is_tunnel_protocol",
     "needs_first_fragment",
+    "tcp_options",
     "transport",
 ]
 
 ICMP, TCP, UDP, _DCCP, ICMP6, _SCTP, _UDP_LITE = 1, 6, 17, 33, 58, 132, 136
-_SYN = 0x02
+SYN = 0x02
 _REDIRECT6 = 137
 IPV4, IPV6, GRE, IPIP, _ETHERIP, MPLS_IN_IP, ETHERNET_IN_IP = 4, 41, 47, 94, 97, 137, 143
 PORT_VXLAN, PORT_VXLAN_LINUX, PORT_VXLAN_CISCO, PORT_VXLAN_GPE = 4789, 8472, 48879, 4790
@@ -72,7 +74,7 @@ def _is_two_way(port: Any) -> Any:
     return port == U64(PORT_GTP_U) or port == U64(PORT_TEREDO) or port == U64(PORT_AYIYA) or port == U64(PORT_L2TP)
 
 
-@inline_kernel
+@outline_kernel
 def is_tunnel_port(source: Any, target: Any) -> Any:
     """Whether a UDP datagram may be a tunnel, by its ports."""
     return (
@@ -98,7 +100,7 @@ def needs_first_fragment(protocol: Any) -> Any:
 
 
 @outline_kernel
-def _tcp_options(b: Any, at: Any, stop: Any, row: Any) -> Any:
+def tcp_options(b: Any, at: Any, stop: Any, row: Any) -> Any:
     """TCP options of a SYN from `at` up to `stop` in the buffer (RFC 9293 section 3.1; numbers: IANA).
 
     An option that is cut off, or says it is shorter than its own head, ends the list. Every option is at least one
@@ -155,8 +157,8 @@ def _tcp(b: Any, s: Any, n: Any, o: Any, end: Any, row: Any) -> Any:
         bits |= U64(WINDOW_KNOWN)
         if U64(b[at + U64(12)]) >= U64(0x50) and o + header <= end:
             row["options"] = WHOLE_TCP_HEADER
-    if header > U64(20) and U64(row["flags"]) & U64(_SYN):
-        _tcp_options(b, at + U64(20), s + min(n, o + header), row)
+    if header > U64(20) and U64(row["flags"]) & U64(SYN):
+        tcp_options(b, at + U64(20), s + min(n, o + header), row)
     row["bits"] = bits
     return header
 

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, inline_kernel, kernel
+from traceflow.compiled import U64, clear_record, inline_kernel, kernel
 from traceflow.decode.internet import ip_packet
 from traceflow.decode.links import FIRST_RARE, IP4, IP6, is_rare, link_header, pass_tags
 from traceflow.decode.octets import DEFERRED, NOT_IP, OK
+from traceflow.decode.plain import plain_frame
 from traceflow.decode.rare import decode_rare
 from traceflow.decode.transport import UDP, is_tunnel_port, is_tunnel_protocol
-from traceflow.packets import PACKET
+from traceflow.packets import FRAGMENT, PACKET, QUOTES
 
-__all__ = ["decode", "decode_batch"]
+__all__ = ["decode", "decode_batch", "decode_rows"]
 
 
 @inline_kernel
@@ -53,29 +54,70 @@ def _frame(b: Any, s: Any, n: Any, sent: Any, link: Any, outer: Any, row: Any) -
 
 
 @kernel
-def decode(octets: Any, frames: Any, packets: Any, outer: Any, count: Any) -> Any:
+def decode(octets: Any, frames: Any, packets: Any, signatures: Any, outer: Any, count: Any) -> Any:
     """Decode `count` frames.
 
     Args:
         octets: uint8[n], the buffer of the batch.
         frames: FRAME[m], m >= count; `start` and `captured` lie within `octets`.
-        packets: PACKET[m], set to zero by the caller; rows 0 to count - 1 are filled.
+        packets: PACKET[m]; rows 0 to count - 1 are written.
+        signatures: uint64[count], written: what `sign` says of a plain frame, 0 of another; or uint64[0].
         outer: True: tunnels are not opened.
         count: Frames to decode.
 
     Returns:
-        The number of frames whose `verdict` is DEFERRED: `decode_rare` fills them.
+        (the number of frames whose `verdict` is DEFERRED: `decode_rare` fills them; `bits` of any of the others that
+        are not plain).
     """
-    deferred = 0
+    deferred, bits = U64(0), U64(0)
+    signed = U64(len(signatures)) != U64(0)
     for i in range(count):
         frame = frames[U64(i)]
         row = packets[U64(i)]
-        n = U64(frame["captured"])
-        verdict = _frame(octets, U64(frame["start"]), n, max(n, U64(frame["wire"])), U64(frame["link"]), outer, row)
+        s, n, wire, link = U64(frame["start"]), U64(frame["captured"]), U64(frame["wire"]), U64(frame["link"])
+        clear_record(row)
+        plain, signature = plain_frame(octets, s, n, wire, link, outer, row)
+        if signed:
+            signatures[U64(i)] = signature
+        if plain:
+            continue
+        verdict = _frame(octets, s, n, max(n, wire), link, outer, row)
         row["verdict"] = verdict
         if verdict == DEFERRED:
-            deferred += 1
-    return deferred
+            deferred += U64(1)
+        else:
+            bits |= U64(row["bits"])
+    return deferred, bits
+
+
+_UNSIGNED = np.zeros(0, np.uint64)
+
+
+def decode_rows(
+    octets: npt.NDArray[np.uint8],
+    frames: npt.NDArray[np.void],
+    packets: npt.NDArray[np.void],
+    *,
+    signatures: npt.NDArray[np.uint64] = _UNSIGNED,
+    outer: bool = False,
+) -> tuple[npt.NDArray[np.void], int]:
+    """Decode the frames of a batch into the first rows of `packets`.
+
+    Args:
+        octets: uint8[n], the buffer of the batch.
+        frames: FRAME[m].
+        packets: PACKET[k], k >= m, used again from batch to batch.
+        signatures: uint64[m], filled with signatures for `duplicates.py`, 0 where it has to find one itself.
+        outer: Take the outermost packet of tunnels, not the innermost.
+
+    Returns:
+        PACKET[m], and which of the bits FRAGMENT and QUOTES any of them has.
+    """
+    rows = packets[: len(frames)]
+    deferred, bits = decode(octets, frames, rows, signatures, outer, len(frames))
+    if deferred:
+        bits |= decode_rare(octets, frames, rows, np.zeros(2, PACKET), outer, len(frames))
+    return rows, int(bits) & (FRAGMENT | QUOTES)
 
 
 def decode_batch(
@@ -85,19 +127,5 @@ def decode_batch(
     *,
     outer: bool = False,
 ) -> npt.NDArray[np.void]:
-    """Decode the frames of a batch into the first rows of `packets`.
-
-    Args:
-        octets: uint8[n], the buffer of the batch.
-        frames: FRAME[m].
-        packets: PACKET[k], k >= m, used again from batch to batch.
-        outer: Take the outermost packet of tunnels, not the innermost.
-
-    Returns:
-        PACKET[m].
-    """
-    rows = packets[: len(frames)]
-    rows.view(np.uint8)[:] = 0
-    if decode(octets, frames, rows, outer, len(frames)):
-        decode_rare(octets, frames, rows, np.zeros(2, PACKET), outer, len(frames))
-    return rows
+    """As `decode_rows`, for whom the rows are enough."""
+    return decode_rows(octets, frames, packets, outer=outer)[0]

@@ -18,6 +18,7 @@ import numpy as np
 from traceflow.compiled import U64, inline_kernel, kernel
 from traceflow.packets import NO_TIME
 from traceflow.sources.clock import CLOCK_FIELDS, time_of
+from traceflow.sources.words import two_numbers
 
 __all__ = ["INTERFACE", "Stop", "walk_blocks"]
 
@@ -82,15 +83,6 @@ def _u16(octets: Any, at: Any, big: Any) -> Any:
 
 
 @inline_kernel
-def _u32(octets: Any, at: Any, big: Any) -> Any:
-    a, b = U64(octets[at]), U64(octets[at + U64(1)])
-    c, d = U64(octets[at + U64(2)]), U64(octets[at + U64(3)])
-    if big:
-        return (a << U64(24)) | (b << U64(16)) | (c << U64(8)) | d
-    return (d << U64(24)) | (c << U64(16)) | (b << U64(8)) | a
-
-
-@inline_kernel
 def _packet(octets: Any, at: Any, length: Any, kind: Any, section: Any, known: Any, big: Any) -> Any:
     """Read and check the head of a packet block, whose octets are there.
 
@@ -101,14 +93,16 @@ def _packet(octets: Any, at: Any, length: Any, kind: Any, section: Any, known: A
     named, ticks = U64(0), U64(0)
     if kind == U64(_SPB):
         head = U64(_SPB_HEAD)
-        wire = _u32(octets, at + U64(8), big)
+        _, wire = two_numbers(octets, at + U64(4), big)
         captured = wire
     else:
         head = U64(_PACKET_HEAD)
-        named = _u32(octets, at + U64(8), big) if kind == U64(_EPB) else _u16(octets, at + U64(8), big)
-        ticks = (_u32(octets, at + U64(12), big) << U64(32)) | _u32(octets, at + U64(16), big)
-        captured = _u32(octets, at + U64(20), big)
-        wire = _u32(octets, at + U64(24), big)
+        named, high = two_numbers(octets, at + U64(8), big)
+        if kind == U64(_OPB):  # two octets, and two of drops
+            named = _u16(octets, at + U64(8), big)
+        low, captured = two_numbers(octets, at + U64(16), big)
+        ticks = high << U64(32) | low
+        _, wire = two_numbers(octets, at + U64(20), big)
     if named >= known:
         return U64(_NO_INTERFACE), named, named, captured, wire, ticks, head
     facts = section[named]
@@ -147,10 +141,9 @@ def walk_blocks(
     while count < most:
         if end - at < U64(8):
             return at, count, U64(_NEED), U64(8)
-        kind = _u32(octets, at, big)
+        kind, length = two_numbers(octets, at, big)
         if kind == U64(_SHB):
             return at, count, U64(_SECTION), U64(0)
-        length = _u32(octets, at + U64(4), big)
         if length < U64(_SHORTEST) or (length & U64(3)) != U64(0):
             return at, count, U64(_BAD_LENGTH), length
         if kind == U64(_IDB):
@@ -158,7 +151,7 @@ def walk_blocks(
         if kind != U64(_EPB) and kind != U64(_SPB) and kind != U64(_OPB):
             if end - at < length:
                 return at, count, U64(_SKIP), length
-            trailer = _u32(octets, at + length - U64(4), big)
+            _, trailer = two_numbers(octets, at + length - U64(8), big)
             if trailer != length:
                 return at, count, U64(_BAD_TRAILER), trailer
             at += length
@@ -175,7 +168,7 @@ def walk_blocks(
             return at, count, stop, value
         if end - at < length:
             return at, count, U64(_NEED), length
-        trailer = _u32(octets, at + length - U64(4), big)
+        _, trailer = two_numbers(octets, at + length - U64(8), big)
         if trailer != length:
             return at, count, U64(_BAD_TRAILER), trailer
         facts = section[named]

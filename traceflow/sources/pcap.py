@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, inline_kernel, kernel
+from traceflow.compiled import U64, kernel
 from traceflow.errors import MalformedCaptureError, TruncatedCaptureError, UnsupportedCaptureError
 from traceflow.packets import FINER_THAN_MICROSECONDS, Interface
 from traceflow.sources.reading import Window
 from traceflow.sources.registry import Registry, clamped_link, longest_frame_octets
 from traceflow.sources.sniff import PCAP_MAGICS
+from traceflow.sources.words import two_numbers
 
 __all__ = ["PcapReader"]
 
@@ -133,16 +134,6 @@ class PcapReader:
                 )  # fmt: skip
 
 
-@inline_kernel
-def _u32(octets: Any, at: Any, big: Any) -> Any:
-    """Four octets as a number; LLVM merges the loads into one."""
-    a, b = U64(octets[at]), U64(octets[at + U64(1)])
-    c, d = U64(octets[at + U64(2)]), U64(octets[at + U64(3)])
-    if big:
-        return (a << U64(24)) | (b << U64(16)) | (c << U64(8)) | d
-    return (d << U64(24)) | (c << U64(16)) | (b << U64(8)) | a
-
-
 @kernel
 def walk_pcap(octets: Any, at: Any, end: Any, base: Any, form: Any, rows: Any) -> Any:
     """Walk over whole records and describe each in a row.
@@ -168,10 +159,8 @@ def walk_pcap(octets: Any, at: Any, end: Any, base: Any, form: Any, rows: Any) -
     while count < most:
         if end - at < head:
             return at, count, U64(_NEED), head
-        seconds = _u32(octets, at, big)
-        ticks = _u32(octets, at + U64(4), big)
-        captured = _u32(octets, at + U64(8), big)
-        wire = _u32(octets, at + U64(12), big)
+        seconds, ticks = two_numbers(octets, at, big)
+        captured, wire = two_numbers(octets, at + U64(8), big)
         if lengths != U64(_AS_WRITTEN) and (lengths == U64(_SWAPPED) or captured > wire):
             captured, wire = wire, captured
         if captured > longest:
