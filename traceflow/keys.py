@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from traceflow.compiled import U64, inline_kernel, kernel
+from traceflow.compiled import U64, inline_kernel, kernel, prefetch
 
 __all__ = [
     "EMPTY",
     "TUNNEL_MASK",
     "VLAN_MASK",
+    "find_first_rows",
     "find_row",
     "first_row",
     "forget_row",
@@ -35,6 +36,7 @@ EMPTY = 0
 """Value of a free slot; a taken one holds the hash in its upper half, and the row number plus one in the lower one.
 
 With the hash beside it, no look-up touches another flow's row, which would be a trip to memory."""
+_AHEAD = U64(16)  # look-ups between the fetch of a slot and its use
 _ROW_BITS, _ROW_MASK = U64(32), U64(0xFFFFFFFF)
 
 VLAN_MASK = 0x0FFFFFFF_00000000
@@ -158,6 +160,25 @@ def first_row(slots: Any, hashed: Any) -> Any:
             return U64(slots[at]) & _ROW_MASK
         at = (at + U64(1)) & last
     return U64(0)
+
+
+@kernel
+def find_first_rows(slots: Any, hashes: Any, found: Any) -> Any:
+    """Look up a batch with `first_row`, as the index is now.
+
+    Another thread may change the index meanwhile: what is found is a hint, which a key decides. An entry is a word, so
+    it is read as it was or as it will be, and there is always a free slot to stop at.
+
+    Args:
+        slots: uint64[2**k], the index; at least half of it is free.
+        hashes: uint32[m].
+        found: uint32[m], filled: row number plus one, or 0.
+    """
+    last = U64(len(slots) - 1)
+    for i in range(len(hashes)):
+        if U64(i) + _AHEAD < U64(len(hashes)):
+            prefetch(slots, U64(hashes[U64(i) + _AHEAD]) & last, U64(0))
+        found[U64(i)] = first_row(slots, U64(hashes[U64(i)]))
 
 
 @inline_kernel

@@ -38,8 +38,10 @@ from traceflow.sources import Source, open_source
 from traceflow.table import FROM_RESPONDER, FROM_UPPER, LATE, MARK, FlowTable
 from traceflow.timeouts import NEVER_NS
 
-__all__ = ["Engine", "FlowCollector", "Run", "Step", "plugin_set", "trace"]
+__all__ = ["MANY_FLOWS", "Engine", "FlowCollector", "Run", "Step", "plugin_set", "trace"]
 
+MANY_FLOWS = 4096
+"""`enough_flows` of an Engine where whoever gets them is in no hurry."""
 _NO_LATE = np.zeros(0, LATE)
 _NO_FLOWS = np.zeros(0, FLOW)
 _FILTERED = np.zeros(1, PACKET)
@@ -77,6 +79,7 @@ class Prepared:
         batch: The frames.
         packets: PACKET[m].
         hashes: uint32[m], of their keys.
+        hints: uint32[m], rows that they likely belong to, or nothing; see `FlowTable.find_hints`.
         bits: Which of the PACKET bits FRAGMENT and QUOTES any of them has.
         duplicates: Exact duplicates up to and including these; None where none are looked for.
     """
@@ -84,6 +87,7 @@ class Prepared:
     batch: Batch
     packets: npt.NDArray[np.void]
     hashes: npt.NDArray[np.uint32]
+    hints: npt.NDArray[np.uint32]
     bits: int
     duplicates: int | None
 
@@ -101,10 +105,9 @@ class Engine:
         table: The flow table.
         fragments: The table of fragments.
         duplicates: Finds exact duplicates.
+        enough_flows: How many flows must have ended before a step of frames brings them. Some hundred calls of NumPy
+            take as long for one flow as for thousands.
     """
-
-    _enough_flows = 1
-    """How many flows must have ended before plugins are shown them."""
 
     def __init__(self, options: Options, plugins: PluginSet | None = None, *, ahead: int = 0) -> None:
         self.plugins = PluginSet(()) if plugins is None else plugins
@@ -113,8 +116,9 @@ class Engine:
         self.duplicates = DuplicateFinder(options)
         self._duplicates = self.duplicates.found
         self._checksums = options.checksums
-        self._rows = deque((np.zeros(0, PACKET), np.zeros(0, np.uint32)) for _ in range(ahead + 1))
+        self._rows = deque((np.zeros(0, PACKET), *(np.zeros(0, np.uint32),) * 2) for _ in range(ahead + 1))
         self._no_columns = self.plugins.empty_columns(0)
+        self.enough_flows = 1
 
     def monitor(self, interval_ns: int, say: Callable[[int, dict[str, Mapping[str, Any]]], Any]) -> None:
         """Have something called whenever an interval of packet time is over, before the first frame behind it.
@@ -155,12 +159,12 @@ class Engine:
         Returns:
             What `finish_step` is to be given, in the order in which it was made.
         """
+        rows, hashes, hints = self._rows[0]
         if batch.quiet_ns is not None:
-            return Prepared(batch, self._rows[0][0][:0], self._rows[0][1][:0], 0, self.duplicates.found)
-        rows, hashes = self._rows[0]
+            return Prepared(batch, rows[:0], hashes[:0], hints[:0], 0, self.duplicates.found)
         if len(rows) < len(batch.frames):
-            rows, hashes = np.zeros(len(batch.frames), PACKET), np.zeros(len(batch.frames), np.uint32)
-            self._rows[0] = rows, hashes
+            rows, (hashes, hints) = np.zeros(len(batch.frames), PACKET), np.zeros((2, len(batch.frames)), np.uint32)
+            self._rows[0] = rows, hashes, hints
         self._rows.rotate()
         frames = batch.octets, batch.frames
         signatures = self.duplicates.signatures(len(batch.frames))
@@ -171,7 +175,9 @@ class Engine:
         self.duplicates.mark(*frames, packets, signed=keep is None)
         if self._checksums:
             verify_batch(*frames, packets)
-        return Prepared(batch, packets, self.table.hash_keys(packets, hashes), bits, self.duplicates.found)
+        hashes = self.table.hash_keys(packets, hashes)
+        hints = self.table.find_hints(hashes, hints) if len(self._rows) > 1 else hints[:0]
+        return Prepared(batch, packets, hashes, hints, bits, self.duplicates.found)
 
     def finish_step(self, prepared: Prepared) -> Step:
         """Do what needs the flows: the second half of `step`."""
@@ -223,23 +229,25 @@ class Engine:
         self, batch: Batch | None, packets: npt.NDArray[np.void], marks: npt.NDArray[np.void]
     ) -> tuple[npt.NDArray[np.void], dict[str, Any]]:
         """The flows that ended up to and including a batch, and what plugins say of them; they see the batch first."""
-        if not self.plugins:
-            return self.table.drain(), {}
         if batch is not None:
-            if self.plugins.sees_batches:
+            if self.plugins and self.plugins.sees_batches:
                 responder = marks["direction"] & FROM_RESPONDER != 0
                 shown = PluginBatch(batch.octets, batch.frames, packets, marks["flow"], responder, batch.first_number)
                 self.plugins.batch(shown)
-            if self.table.undrained < self._enough_flows:
+            if self.table.undrained < self.enough_flows:
                 return _NO_FLOWS, self._no_columns
         ended = self.table.drain()
+        if not self.plugins:
+            return ended, {}
         return ended, self.plugins.ended(ended, self.table.ended_records)
 
     def _track(self, prepared: Prepared, quotes: Quotes) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
         """Give each packet of a batch its flow: MARK[m], and LATE[j] of the fragments that waited for one of them."""
         batch, packets = prepared.batch, prepared.packets
         if not prepared.bits & FRAGMENT:
-            marks = self.table.track(batch.frames, packets, batch.first_number, quotes, hashes=prepared.hashes)
+            marks = self.table.track(
+                batch.frames, packets, batch.first_number, quotes, hashes=prepared.hashes, hints=prepared.hints
+            )
             return marks, _NO_LATE
         marks, late, at = np.zeros(len(packets), MARK), [], 0
         while at < len(packets):
@@ -276,9 +284,6 @@ class Run(Engine):
         captures: As given.
     """
 
-    _enough_flows = 4096
-    """Some hundred calls of NumPy take as long for one flow as for all of these."""
-
     def __init__(
         self,
         captures: Source,
@@ -289,8 +294,8 @@ class Run(Engine):
         super().__init__(options, plugins, ahead=captures.ahead)
         self.captures = captures
         self._filter = frame_filter
-        if captures.live:
-            self._enough_flows = 1
+        if self.plugins and not captures.live:
+            self.enough_flows = MANY_FLOWS
         self._stopped = False
         self._interrupted = False
 

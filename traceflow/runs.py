@@ -24,7 +24,7 @@ from traceflow.compiled import U64, inline_kernel, prefetch
 from traceflow.keys import first_row, is_low_end, is_same_key, is_same_tag
 from traceflow.live import LIVE, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
-from traceflow.states import ALL_SMOOTH, DATA_SEEN, follow_in_order, is_in_order
+from traceflow.states import DATA_SEEN, follow_in_order, is_in_order
 from traceflow.steering import fetch_records
 from traceflow.tcp import BASE_KNOWN, FIN, MORE_THAN_SYN, RST, SYN, count_common_flags, has_common_flags
 from traceflow.timeouts import FIRST, NEVER_NS
@@ -56,7 +56,7 @@ _TCP, _UDP, _FLOW = 6, 17, int(Verdict.FLOW)
 _MOST_COUNTED = 2**32 - 1
 _ENDS, _LOW = U64(LIVE.itemsize // 64), U64(1)  # lines of a row, and which of them is the lower end
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
-_SLOT_AHEAD, _ROW_AHEAD, _REST_AHEAD = U64(12), U64(6), U64(3)
+_SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
 HINTS = 8
 """Rows that were looked up ahead: more than _ROW_AHEAD, a power of 2."""
 _HINT = U64(HINTS - 1)
@@ -83,34 +83,29 @@ def write_mark(mark: Any, flow: Any, upside: Any) -> Any:
 
 
 @inline_kernel
-def take_hints(state: Any, slots: Any, hashes: Any, at: Any) -> Any:
-    """Look up the first frames of a run, for which nobody looked ahead."""
-    for i in range(at, min(at + _ROW_AHEAD, U64(len(hashes)))):
-        state["hints"][U64(i) & _HINT] = first_row(slots, U64(hashes[U64(i)]))
+def _find(slots: Any, hashes: Any, known: Any, at: Any) -> Any:
+    """The row, plus one, that the key of a frame likely has; 0: none. Some were looked up by another thread."""
+    found = U64(known[at]) if at < U64(len(known)) else U64(0)
+    return found if found != U64(0) else first_row(slots, U64(hashes[at]))
 
 
 @inline_kernel
-def _look_at_rest(state: Any, live: Any, ends: Any, at: Any) -> Any:
-    """Fetch the rest of a row where its connection is about to open: its packets go the long way, and change states."""
-    found = U64(state["hints"][at & _HINT])
-    if found != U64(0):
-        row = found - U64(1)
-        low, high = ends[row * _ENDS + _LOW], ends[row * _ENDS + _LOW + U64(1)]
-        open_both_ways = U64(low["smooth"]) & U64(high["smooth"]) & U64(ALL_SMOOTH) == U64(ALL_SMOOTH)
-        if low["timing"] != 0 and not open_both_ways:
-            fetch_row(live, row, _COMMON_OCTETS, _ROW_OCTETS)
+def take_hints(state: Any, slots: Any, hashes: Any, known: Any, at: Any) -> Any:
+    """Look up the first frames of a run, for which nobody looked ahead."""
+    for i in range(at, min(at + _ROW_AHEAD, U64(len(hashes)))):
+        state["hints"][U64(i) & _HINT] = _find(slots, hashes, known, U64(i))
 
 
 @inline_kernel
 def _look_ahead(state: Any, live: Any, slots: Any, deep: Any, words: Any, batch: Any, at: Any) -> Any:
-    """Have the processor fetch what later packets will look at: the slot of the index, the row, the rest of the row."""
+    """Have the processor fetch what later packets will look at: first the slot of the index, then the row."""
     _, packets, _, hashes, _, _ = batch
-    mask = U64(len(slots) - 1)
-    _look_at_rest(state, live, words[5], at + _REST_AHEAD)
-    if at + _SLOT_AHEAD < U64(len(hashes)):
-        prefetch(slots, U64(hashes[at + _SLOT_AHEAD]) & mask, U64(0))
+    mask, known = U64(len(slots) - 1), words[6]
+    slot = at + _SLOT_AHEAD
+    if slot < U64(len(hashes)) and (slot >= U64(len(known)) or known[slot] == 0):
+        prefetch(slots, U64(hashes[slot]) & mask, U64(0))
     if at + _ROW_AHEAD < U64(len(hashes)):
-        found = first_row(slots, U64(hashes[at + _ROW_AHEAD]))
+        found = _find(slots, hashes, known, at + _ROW_AHEAD)
         state["hints"][(at + _ROW_AHEAD) & _HINT] = found
         if found != U64(0):
             row = found - U64(1)

@@ -25,7 +25,6 @@ from traceflow.tcp import ACK, FIN, RST, SYN, comes_before, lies_after, sequence
 
 __all__ = [
     "ABORTED",
-    "ALL_SMOOTH",
     "CLOSING",
     "DATA_SEEN",
     "ESTABLISHED",
@@ -124,8 +123,6 @@ _CHECKSUMS, _GAPS, _REPEATS, _ZERO_WINDOWS = U64(0), U64(1), U64(2), U64(3)  # p
 
 # `smooth` of HOT. READY: data in order and acknowledgments change nothing but `last_seq`.
 _READY, _ACK_SEEN, DATA_SEEN = 1, 2, 4
-ALL_SMOOTH = 7
-"""Bits of HOT `smooth` that an end has while a connection is open and nothing is missing."""
 
 # `letters` of SIDE: the letters that are written once, or compared with the last of their kind.
 _SAW_SYN, _SAW_FIN, _SAW_RST, _SAW_BOTH_ENDS, _SAW_MANY = 1, 2, 4, 8, 16

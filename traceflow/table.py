@@ -21,7 +21,7 @@ from traceflow.analysis import analysis_rows
 from traceflow.directions import DIRECTIONS
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
-from traceflow.keys import TUNNEL_MASK, VLAN_MASK, hash_keys, reindex
+from traceflow.keys import TUNNEL_MASK, VLAN_MASK, find_first_rows, hash_keys, reindex
 from traceflow.live import HOT, as_octets, cache_line_rows, join_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, MOST_FLOWS, Options
 from traceflow.packets import Verdict
@@ -40,7 +40,7 @@ _KEY_MASKS = {"vlan": VLAN_MASK, "tunnel": TUNNEL_MASK}
 _TCP, _UDP = 6, 17
 _FIRST_ROWS, _FIRST_SLOTS = 1 << 18, 2048
 _FIRST_RECORDS = 1 << 27  # words: 1 GiB, which is there when it is touched; a system may refuse much more
-_NO_FLOWS = np.zeros(0, FLOW)
+_NO_FLOWS, _NO_HINTS = np.zeros(0, FLOW), np.zeros(0, np.uint32)
 _ROWS_IN_ORDER = np.arange(GONE_ROWS, dtype=np.uint32)
 _PART_FLOWS = 4096
 _CHUNK_FLOWS = 16384  # 13 MiB: from 4 on, NumPy asks for huge pages; 66 000 flows then end in 12 ns a frame, not 17
@@ -196,7 +196,7 @@ class FlowTable:
         rows = (self._live, self._gone, self._deep, self._gone_deep)
         kept = (self._steered, self._gone_steered, self._records, self._gone_records)
         hooks = (*kept, self.plan.rows, self.plan.shared, self._steer, self._shots_left)
-        self._words = (*(part.view(np.uint64) for part in rows), hooks, self._live.view(HOT))
+        self._words = (*(part.view(np.uint64) for part in rows), hooks, self._live.view(HOT), _NO_HINTS)
 
     def track(
         self,
@@ -207,6 +207,7 @@ class FlowTable:
         *,
         shots_at: int = 0,
         hashes: npt.NDArray[np.uint32] | None = None,
+        hints: npt.NDArray[np.uint32] = _NO_HINTS,
     ) -> npt.NDArray[np.void]:
         """Give each packet its flow.
 
@@ -217,6 +218,7 @@ class FlowTable:
             quotes: What ICMP errors among these frames quote; their flows are filled in.
             shots_at: Frames before these whose records in `shots` are still wanted.
             hashes: uint32[m], what `hash_keys` gave for the same packets; None: they are hashed here.
+            hints: uint32[m], what `find_hints` gave for them; or nothing.
 
         Returns:
             MARK[m], valid until the next call.
@@ -231,8 +233,8 @@ class FlowTable:
             self._place_shots(shots_at, shots_at + len(packets))
         batch = frames, packets, marks, hashes, quotes.packets, quotes.quoted
         while True:
-            rows = self._live, self._slots, self._heap, self._deep, self._words
-            track(state, *rows, batch)
+            rows = self._live, self._slots, self._heap, self._deep
+            track(state, *rows, (*self._words[:-1], hints), batch)
             if state[0]["at"] == len(packets):
                 break
             if state[0]["clock_ns"] >= state[0]["pause_ns"]:
@@ -257,6 +259,19 @@ class FlowTable:
         state, some = self._state[0], hashes[: len(packets)]
         hash_keys(packets, self.options.directed, state["secret"], state["key_mask"], some)
         return some
+
+    def find_hints(self, hashes: npt.NDArray[np.uint32], found: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """Look up the rows of packets that will be tracked soon: another thread may do it while this one tracks.
+
+        Args:
+            hashes: uint32[m], what `hash_keys` gave.
+            found: uint32[k], k >= m, filled.
+
+        Returns:
+            uint32[m], for `track`. No result depends on them.
+        """
+        find_first_rows(self._slots, hashes, found[: len(hashes)])
+        return found[: len(hashes)]
 
     def _place_shots(self, first: int, behind: int) -> None:
         """Have the kernel copy records to `shots` from frame `first` on, and room for all up to `behind`."""

@@ -331,7 +331,8 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             the hooks of plugins: STEERED[n], STEERED[GONE_ROWS]; uint64 words of their records of both, lower end
             before upper end; the plan of steering.py; words of their shared records; STEER[1]; and words of the
             records of the sender after each packet, all of them empty without plugins; then HOT[n * lines of a row],
-            where the ends of `live` are, at lines 1 and 2 of each row.
+            where the ends of `live` are, at lines 1 and 2 of each row; then uint32[m], what `find_first_rows` said of
+            the batch at some earlier time, or nothing.
         batch: FRAME[m]; PACKET[m], where a Verdict may be set; MARK[m], filled; uint32[m], hashes of the keys; and the
             quotes of ICMP errors: PACKET[q], QUOTED[q].
     """
@@ -340,7 +341,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
     if table["at"] == U64(0):
         table["quote"] = 0
     verdicts = table["verdicts"]
-    take_hints(table, slots, hashes, U64(table["at"]))
+    take_hints(table, slots, hashes, words[6], U64(table["at"]))
     while True:
         i = pass_run(table, live, slots, heap, deep, words, batch, U64(table["at"]))
         table["at"] = i

@@ -14,7 +14,7 @@ from traceflow.cli.output import StandardOutput, TerminalTable, is_terminal, row
 from traceflow.cli.session import Session
 from traceflow.flows import Account, FlowSet
 from traceflow.framelists import FrameMap
-from traceflow.pipeline import FlowCollector
+from traceflow.pipeline import MANY_FLOWS, FlowCollector
 from traceflow.protocols import protocol_name
 from traceflow.sinks.rows import CsvRows, RowBlock, RowWriter
 from traceflow.sinks.rows_fields import FRAME_LISTS, Field, Kind
@@ -76,6 +76,8 @@ def _stream(given: Input, view: View) -> int:
     writer = row_writer(view, at_once=given.live is not None)
     # A bar would be drawn between the rows, unless they are held back or go elsewhere.
     with Session(given, progress=isinstance(writer, TerminalTable) or not is_terminal()) as session:
+        if given.live is None and session.captures.octets_total is not None:  # nobody waits at the other end of a pipe
+            session.run.enough_flows = MANY_FLOWS
         for step in session.steps():
             if len(step.ended):
                 flows = FlowSet(step.ended, FrameMap(), Account())
@@ -99,7 +101,7 @@ def run_summary(given: Input, shape: str | None) -> int:
         The exit code.
     """
     with Session(given) as session:
-        sums = _Sums()
+        sums, session.run.enough_flows = _Sums(), MANY_FLOWS
         for step in session.steps():
             sums.add(step.ended)
         session.progress.close()

@@ -35,7 +35,7 @@ _READERS: dict[Kind, type[PcapReader] | type[PcapngReader]] = {Kind.PCAP: PcapRe
 
 def open_source(
     *paths: Given,
-    batch_frames: int = 4096,
+    batch_frames: int = 8192,
     read_octets: int = 1 << 20,
     limit: int | None = None,
     keep: bool = False,
@@ -81,7 +81,7 @@ class Captures:
     def __init__(
         self,
         *paths: Given,
-        batch_frames: int = 4096,
+        batch_frames: int = 8192,
         read_octets: int = 1 << 20,
         limit: int | None = None,
         keep: bool = False,
