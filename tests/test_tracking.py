@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,49 @@ def test_stops_where_no_room_is_left_for_flows_that_end() -> None:
 @pytest.mark.parametrize("name", ["at", "first", "quote", "live", "free", "fresh", "ended"])
 def test_what_counts_has_64_bits(name: str) -> None:
     assert STATE[name] == np.uint64
+
+
+# --- rows that are handed out ------------------------------------------------------------------------------------
+
+
+def ended_one_by_one(rounds: int) -> Iterator[Any]:
+    """What ends in each of some batches: two flows of the batch before, by a timeout of one second."""
+    table = FlowTable(Options(analysis=False, idle_timeout_other_ns=10**9), seed=1)
+    for n in range(rounds):
+        frames, packets = datagrams([2 * n, 2 * n + 1])
+        frames["time_ns"] = n * 2 * 10**9
+        table.track(frames, packets, 2 * n + 1)
+        yield table.drain()
+
+
+def test_rows_that_nobody_holds_are_used_again() -> None:
+    """Two places take turns: what was handed out last may still be looked at while the next flows end."""
+    places, numbers = [], []
+    for ended in ended_one_by_one(10):
+        if len(ended):
+            places.append(ended.ctypes.data)
+            numbers.append(ended["number"].tolist())
+            assert not ended["alarm"].any()
+    assert numbers == [[2 * n + 1, 2 * n + 2] for n in range(9)]
+    assert len(set(places)) == 2
+    assert places[2:] == places[:-2]
+
+
+@pytest.mark.parametrize("kept", [lambda rows: rows, lambda rows: rows["orig"]["packets"], lambda rows: rows[:1]])
+def test_rows_that_somebody_holds_stay_as_they_are(kept: Any) -> None:
+    """Whatever is held of them: the rows, a column, some."""
+    held = [kept(ended) for ended in ended_one_by_one(10)]
+    ended_since = [ended.copy() for ended in ended_one_by_one(10)]
+    assert [repr(rows.tolist()) for rows in held] == [repr(kept(rows).tolist()) for rows in ended_since]
+
+
+def test_the_end_of_the_input_comes_in_parts() -> None:
+    """10 000 flows, the first of which is due first: 4096, 4096 and 1808 of them, and the table is empty."""
+    frames, packets = datagrams(list(range(10_000)), gap_ns=1)
+    table = FlowTable(Options(analysis=False), seed=1)
+    table.track(frames, packets, 1)
+    parts = [table.drain()["number"].tolist() for _ in table.end_in_parts()]
+    assert [len(part) for part in parts] == [4096, 4096, 1808]
+    assert [number for part in parts for number in part] == list(range(1, 10_001))
+    assert table.live == 0
+    assert [len(table.drain()) for _ in table.end_in_parts()] == [0]
