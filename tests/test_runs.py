@@ -129,6 +129,31 @@ def test_both_ways_agree_on_any_dialogue(
     assert short == traced(frames, packets, options, quick=False)
 
 
+@settings(deadline=None)
+@given(
+    steps=st.lists(st.one_of(NEXT, NEXT, ANY), max_size=40),
+    hints=st.lists(st.integers(0, 5), min_size=55, max_size=55),
+)
+def test_hints_decide_nothing(steps: list[Any], hints: list[int]) -> None:
+    """Whatever another thread found in the index: rows of other flows, rows that are free, none."""
+    frames, packets = frames_of(OPENING + steps, TCP)
+    table, again = FlowTable(Options(), seed=1), packets.copy()
+    marks = table.track(frames, again, 1, hints=np.array(hints[: len(frames)], np.uint32)).tolist()
+    table.end()
+    expected = traced(frames, packets, Options(), quick=False)
+    assert (marks, [repr(row) for row in table.drain().tolist()]) == expected[:2]
+
+
+def test_hints_of_a_batch_are_the_rows_of_live_flows() -> None:
+    """Flows 1 to 3 have the rows 1 to 3, each plus one; a packet of no live flow has none."""
+    frames, packets = frames_of(OPENING, TCP)
+    table, nothing = FlowTable(Options(), seed=1), np.zeros(len(frames), np.uint32)
+    hashes = table.hash_keys(packets, nothing.copy())
+    assert table.find_hints(hashes, nothing.copy()).tolist() == [0] * 15
+    table.track(frames, packets, 1)
+    assert table.find_hints(hashes, nothing.copy()).tolist() == [1] * 5 + [2] * 5 + [3] * 5
+
+
 def handshake_and(*steps: tuple[bool, int, int]) -> tuple[Any, Any]:
     """One connection: its handshake, a segment of data each way, then some (sender, flags, octets)."""
     opening = [(False, SYN, 0), (True, SYN | ACK, 0), (False, ACK, 0), (False, ACK | PSH, 10), (True, ACK | PSH, 10)]
