@@ -208,7 +208,7 @@ def _common(command: _Command) -> _Command:
                 "--workers",
                 metavar="N",
                 type=click.IntRange(min=1),
-                help="Threads: with two or more, files are read and decoded beside the rest. Default: as many as fit.",
+                help="Threads: two read and decode files beside the rest; more do nothing more. Default: two.",
             ),
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option(

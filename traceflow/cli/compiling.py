@@ -8,6 +8,7 @@ from typing import Any
 from numba.core import event
 
 from traceflow.cli.messages import note
+from traceflow.compiled import cached_kernels
 
 __all__ = ["announce_compiling"]
 
@@ -24,7 +25,8 @@ class _Announcer(event.Listener):
     def on_start(self, event: Any) -> None:
         if not self._said:
             self._said = True
-            note("compiling kernels (once, then cached) ...")
+            kept = "once, then cached" if cached_kernels else "in every run: set NUMBA_CACHE_DIR to a folder to keep them"
+            note(f"compiling kernels ({kept}) ...")
 
     def on_end(self, event: Any) -> None:
         """Nothing to say."""
