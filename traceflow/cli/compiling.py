@@ -25,7 +25,8 @@ class _Announcer(event.Listener):
     def on_start(self, event: Any) -> None:
         if not self._said:
             self._said = True
-            kept = "once, then cached" if cached_kernels else "in every run: set NUMBA_CACHE_DIR to a folder to keep them"
+            nowhere = "in every run: set NUMBA_CACHE_DIR to a folder to keep them"
+            kept = "once, then cached" if cached_kernels else nowhere
             note(f"compiling kernels ({kept}) ...")
 
     def on_end(self, event: Any) -> None:
