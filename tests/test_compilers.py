@@ -112,13 +112,21 @@ def test_a_damaged_cache_costs_time_alone(tmp_path: Path) -> None:
     assert _run(tmp_path, "first")[:2] == ["first 11 21 31", "compiled"]
 
 
+def _of_the_house(function: Any) -> Any:
+    """What others write is compiled as Numba does it, so this says it is ours."""
+    function.__module__ = "traceflow.some"
+    return function
+
+
 @inline_kernel
-def _distance(a: Any, b: Any, upside: Any) -> Any:
+@_of_the_house
+def _distance(a: Any, b: Any) -> Any:
     """A piece that is called with columns of every size below."""
-    return U64(a) - U64(b) if upside else U64(b) - U64(a)
+    return U64(a) - U64(b)
 
 
 @outline_kernel
+@_of_the_house
 def _sum(a: Any, b: Any) -> Any:
     return a + b
 
@@ -126,21 +134,20 @@ def _sum(a: Any, b: Any) -> Any:
 @kernel
 def _mixtures(small: Any, large: Any, found: Any) -> None:
     a, b = small[U64(0)], large[U64(0)]
-    found[U64(0)] = _distance(a["two"], a["four"], True)
-    found[U64(1)] = _distance(a["four"], b, False)
-    found[U64(2)] = _distance(b, a["one"], a["four"] > a["two"])
+    found[U64(0)] = _distance(a["two"], a["four"])
+    found[U64(1)] = _distance(b, a["four"])
+    found[U64(2)] = _distance(b, a["one"])
     found[U64(3)] = _sum(a["two"], a["two"])
 
 
-def test_a_piece_is_compiled_once_for_unsigned_numbers_of_all_sizes_and_for_conditions() -> None:
+def test_a_piece_is_compiled_once_for_unsigned_numbers_of_all_sizes() -> None:
     """Differences of 200, 65535, 2**32 - 1, 2**40 modulo 2**64. 65535 twice is 131070, not what 16 bits hold."""
     small = np.array([(200, 65535, 2**32 - 1)], [("one", "u1"), ("two", "u2"), ("four", "u4")])
     found = np.zeros(4, np.uint64)
     _mixtures(small, np.array([2**40], np.uint64), found)
-    # a["four"] is more than a["two"], so the third is upside
     assert found.tolist() == [(65535 - (2**32 - 1)) % 2**64, 2**40 - (2**32 - 1), 2**40 - 200, 131070]
     piece: Any = _distance
-    assert [str(kinds) for kinds in piece.signatures] == ["(uint64, uint64, bool)"]
+    assert [str(kinds) for kinds in piece.signatures] == ["(uint64, uint64)"]
 
 
 def test_a_piece_is_made_when_something_of_it_is_wanted() -> None:

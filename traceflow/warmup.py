@@ -257,7 +257,7 @@ def _compile_plugins() -> list[object]:
 
 
 def _compile_outputs() -> None:
-    """Compile what writes rows, and flow files in bulk: as many frames of one shape as it takes to learn a template of it."""
+    """Compile what writes rows, and flow files in bulk, for as many frames as a template is learned from."""
     bulk, perflow, rows, columns = (
         importlib.import_module(f"traceflow.sinks.{name}") for name in ("bulk", "perflow", "rows", "rows_columns")
     )
