@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / "traceflow"
 
 LAYERS = (
-    ("errors", "ahead", "callbacks", "compiled", "packets", "protocols", "tomlfile"),
+    ("errors", "ahead", "callbacks", "compilers", "compiled", "packets", "protocols", "tomlfile"),
     ("tcp", "holes", "states", "closing", "connstates", "directions", "options", "labels", "framelists", "keys"),
     ("live", "timeouts", "cuts", "quotes", "steering"),
     ("flows",),
@@ -220,7 +220,7 @@ def test_only_the_front_door_and_the_lists_of_plugins_and_filters_import_by_name
 
 def test_click_and_rich_stay_in_the_cli_and_numba_behind_its_door() -> None:
     # cli.compiling hears from Numba that something is being compiled, to say so; it compiles nothing
-    numba_users = ("traceflow.compiled", "traceflow.cli.compiling")
+    numba_users = ("traceflow.compilers", "traceflow.compiled", "traceflow.cli.compiling")
     allowed = {"click": ("traceflow.cli",), "rich": ("traceflow.cli",), "numba": numba_users}
     wrong = [
         f"{module}:{line} imports {imported}"

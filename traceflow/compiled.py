@@ -14,24 +14,28 @@ With `NUMBA_DISABLE_JIT=1` the same functions run as plain Python; the tests run
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import hashlib
 import sys
-import weakref
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import LoweringPass, PassManager, register_pass
 from numba.extending import intrinsic
+
+from traceflow.compilers import (
+    COMPILED,
+    HOUSE,
+    cached_kernels,
+    compile_cached,
+    inline_kernel,
+    is_to_be_compiled,
+    kernel,
+    njit,
+    outline_kernel,
+)
 
 __all__ = [
     "COMPILED",
@@ -55,236 +59,8 @@ __all__ = [
     "store_word",
 ]
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-# `_nrt=False` leaves out reference counting: kernels allocate nothing, so nothing needs counting, and the
-# atomic increments that Numba otherwise places around every call that may raise (a bounds check may) made
-# decode four times slower: 143 ns a frame with them, 32 without, 21 with forced inlining as well.
-# It also turns an allocation inside a kernel into a compile error, which is a rule of the house anyway.
-_HOUSE: dict[str, Any] = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
-
-_njit: Any = numba.njit  # its types leave `_nrt` out
-
-
-def _sources_digest() -> str:
-    """Digest of all sources that can hold kernels."""
-    digest = hashlib.blake2b(digest_size=16)
-    house = Path(__file__).parent
-    rooms = ("*.py", *(f"{room}/*.py" for room in ("decode", "filters", "grabbing", "plugins", "sinks", "sources")))
-    for path in sorted(path for room in rooms for path in house.glob(room)):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-_DIGEST = _sources_digest()
-
-_NEEDLESS = frozenset(
-    {"nopython_rewrites", "inline_closure_likes", "inline_overloads", "inline_inlinables", "with_lifting"}
-    | {"literal_unroll", "find_literally", "make_function_op_code_to_jit_function", "LiteralPropagation"}
-    | {"Rewrite dynamic raises", "annotate_types", "dump_parfor_diagnostics"}
-)
-"""Numba's passes for what no kernel has: closures, comprehensions, array expressions, `literally`, `with`, objects.
-
-Each of them looks at every statement of every piece: without them a first run takes a tenth less, and the code is the
-same."""
-
-
-class _PieceLibrary(JITCodeLibrary):
-    """The code of a piece, which runs only as a part of kernels: it is optimised there, and becomes machine code there.
-
-    Numba does both for each piece by itself as well, which was a sixth of the time of compiling the table's kernel.
-    """
-
-    def _optimize_final_module(self) -> None:
-        """Nothing: `finalize` of the kernel does it."""
-
-    def _finalize_final_module(self) -> None:
-        library: Any = self
-        library._finalize_dynamic_globals()
-        self._finalized = True
-
-
-class _Step(LoweringPass):
-    def __init__(self) -> None:
-        LoweringPass.__init__(cast("Any", self))
-
-
-@register_pass(mutates_CFG=False, analysis_only=False)
-class _BeginPiece(_Step):
-    """Before lowering: the code goes to a _PieceLibrary, and nothing that can be called is made of it."""
-
-    _name = "traceflow_begin_piece"
-
-    def run_pass(self, state: Any) -> bool:
-        """See the class."""
-        state.flags.no_compile = True
-        library: Any = _PieceLibrary
-        state.library = library(state.targetctx.codegen(), state.func_id.func_qualname)
-        return False
-
-
-@register_pass(mutates_CFG=False, analysis_only=False)
-class _EndPiece(_Step):
-    """Behind lowering: kernels find the code by an object that stands for what can be called."""
-
-    _name = "traceflow_end_piece"
-
-    def run_pass(self, state: Any) -> bool:
-        """See the class."""
-        lowered = state["cr"]._replace(cfunc=object())
-        state.targetctx.insert_user_function(lowered.cfunc, lowered.fndesc, [state.library])
-        state["cr"] = lowered
-        return False
-
-
-class _KernelCompiler(CompilerBase):
-    """Numba's compiler without the passes that no kernel of the house needs."""
-
-    def define_pipelines(self) -> list[Any]:
-        """See Numba's documentation, "Customizing the Compiler"."""
-        manager = PassManager("traceflow")
-        for step, why in DefaultPassBuilder.define_nopython_pipeline(self.state).passes:
-            if step._name not in _NEEDLESS:
-                self._add(manager, step, why)
-        manager.finalize()
-        return [manager]
-
-    def _add(self, manager: Any, step: Any, why: str) -> None:
-        manager.add_pass(step, why)
-
-
-class _PieceCompiler(_KernelCompiler):
-    """The same for pieces, see `_PieceLibrary`."""
-
-    def _add(self, manager: Any, step: Any, why: str) -> None:
-        around = (_BeginPiece, step, _EndPiece) if step._name == "native_lowering" else (step,)
-        for each in around:
-            manager.add_pass(each, why)
-
-
-_NEEDED = ("_optimize_final_module", "_finalize_final_module", "_finalize_dynamic_globals")
-_LEAN = all(hasattr(JITCodeLibrary, name) for name in _NEEDED)
-"""Whether this version of Numba is as the compilers above expect; another one has its own way, and takes longer."""
-
-
-def _way(function: Callable[..., Any], *, piece: bool = False) -> dict[str, Any]:
-    """With which compiler a function is compiled: what others wrote may need all of Numba's passes.
-
-    Pieces of decode are compiled as Numba does it. As machine code was made of them before they were linked, LLVM has
-    put them into a form from which 18.6 ns a frame come, else 20.2. The table's kernel showed no difference.
-    """
-    room = function.__module__ or ""
-    if not _LEAN or not room.startswith("traceflow."):
-        return {}
-    return {"pipeline_class": _PieceCompiler if piece and not room.startswith("traceflow.decode.") else _KernelCompiler}
-
-
-cached_kernels: weakref.WeakSet[Any] = weakref.WeakSet()
-"""The kernels of this process that Python calls and that have a cache, as Numba's dispatchers."""
-
-
-def _cached(function: _F) -> _F:
-    """Compile with a cache on disk that notices a change in any source, and whose faults cost time alone.
-
-    Numba takes a cached kernel for fresh when its own file is unchanged, although another file whose functions it
-    inlines may have changed: after an upgrade, old rules would go on running. There is no public way to add to its
-    stamp; where this one fails, the kernel is compiled in every process instead of trusting the cache.
-
-    The same where no folder for a cache can be written. A cache that is damaged, or on a full disk, is passed over.
-    """
-    try:
-        dispatcher = _njit(cache=True, **_way(function), **_HOUSE)(function)
-        cache = dispatcher._cache
-        cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _DIGEST)
-        cache.load_overload = _forgiving(cache.load_overload, cache.flush)
-        cache.save_overload = _forgiving(cache.save_overload, cache.flush)
-        cached_kernels.add(dispatcher)
-    except (AttributeError, OSError, RuntimeError):
-        dispatcher = _njit(**_way(function), **_HOUSE)(function)
-    return cast("_F", dispatcher)
-
-
-def _forgiving(work: Callable[..., Any], forget: Callable[[], Any]) -> Callable[..., Any]:
-    """Work on the cache that answers None, Numba's word for "not there", where it fails, and forgets what it holds."""
-
-    def attempt(*args: Any) -> Any:
-        try:
-            return work(*args)
-        except Exception:  # noqa: BLE001 - pickle raises anything on damaged octets
-            with contextlib.suppress(OSError):
-                forget()
-            return None
-
-    return attempt
-
-
 U64 = np.uint64
 """The type of every index, offset and loaded octet inside a kernel."""
-
-COMPILED: bool = not numba.config.DISABLE_JIT  # type: ignore[attr-defined] # set when numba starts
-"""False when `NUMBA_DISABLE_JIT=1` makes kernels run as plain Python."""
-
-
-def kernel(function: _F) -> _F:
-    """Compile a kernel that Python code calls (cached on disk, without the interpreter lock).
-
-    Args:
-        function: A function over arrays and integers that raises nothing.
-
-    Returns:
-        The compiled function, or, with compilation switched off, the function under an error state
-        in which unsigned arithmetic wraps without a warning, as it does compiled.
-    """
-    if COMPILED:
-        return _cached(function)
-
-    @functools.wraps(function)
-    def plain(*args: Any) -> Any:
-        with np.errstate(over="ignore"):
-            return function(*args)
-
-    return cast("_F", plain)
-
-
-def _piece(function: _F, **flags: Any) -> _F:
-    """Compile what only kernels call, without the wrappers for calls from Python: they took a third of a first run.
-
-    Where Python does call it, as tests do, it is compiled once more by itself. There is no public way to do that; a
-    version of Numba without these methods compiles pieces with their wrappers.
-    """
-    whole = _njit(**flags, **_HOUSE)(function)
-    if not (hasattr(whole, "_insert") and hasattr(whole, "_compile_for_args")):
-        return cast("_F", whole)
-    flags |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_way(function, piece=True)}
-    bare = _njit(**flags, **_HOUSE)(function)
-    whole._insert = bare._insert  # Python's calls find what was compiled for them, and nothing else:
-    bare._insert = lambda *_args: None  # a jump into a piece without wrappers would lead nowhere
-    bare._compile_for_args = whole._compile_for_args
-    return cast("_F", bare)
-
-
-def is_to_be_compiled(function: Any) -> bool:
-    """Whether a kernel is in no cache yet that it could be in.
-
-    There is no public way to ask; False where this one fails.
-    """
-    if not COMPILED:
-        return False
-    try:
-        return not function._cache._cache_file._load_index()
-    except (AttributeError, OSError, ValueError):
-        return False
-
-
-def inline_kernel(function: _F) -> _F:
-    """Compile a piece of a kernel that only other kernels call, and have it inlined."""
-    return _piece(function, forceinline=True) if COMPILED else function
-
-
-def outline_kernel(function: _F) -> _F:
-    """Compile a piece of a kernel that other kernels call rarely: not inlined, which keeps the first run short."""
-    return _piece(function) if COMPILED else function
 
 
 def _prefetch(typing: Any, array: Any, index: Any, octets: Any) -> Any:
@@ -555,7 +331,7 @@ def compile_hook(function: Callable[..., Any], *records: np.dtype[Any]) -> Hook:
     if not COMPILED:
         _PLAIN_HOOKS.append((plain, records[3], records[6]))
         return Hook(len(_PLAIN_HOOKS), plain)
-    dispatcher: Any = _cached(plain)
+    dispatcher: Any = compile_cached(plain)
     arguments = tuple(numba.from_dtype(record) for record in records)
     dispatcher.compile(arguments)
     compiled = dispatcher.overloads[arguments]
@@ -585,7 +361,7 @@ def compile_test(function: Callable[..., Any], frame: np.dtype[Any], packet: np.
     numbered = plain.__code__.co_argcount == 4
     test: Any = plain
     if COMPILED:
-        test = _cached(plain)
+        test = compile_cached(plain)
         octets_type = types.Array(types.uint8, 1, "C", readonly=True)
         arguments = (numba.from_dtype(frame), numba.from_dtype(packet), octets_type, *([types.int64] * numbered))
         test.compile(arguments)
@@ -608,7 +384,7 @@ def compile_test(function: Callable[..., Any], frame: np.dtype[Any], packet: np.
             found[U64(i)] = test(row, packets[U64(i)], octets[start : start + U64(row["captured"])], number)
 
     asking = ask_numbered if numbered else ask
-    return cast("Callable[..., None]", _njit(**_HOUSE)(asking)) if COMPILED else asking
+    return cast("Callable[..., None]", njit(**HOUSE)(asking)) if COMPILED else asking
 
 
 def _call_hook(

@@ -170,7 +170,8 @@ class FlowTable:
             self._grow()
         if 2 * state["live"] >= len(self._slots):
             old, self._slots = self._slots, np.zeros(max(_FIRST_SLOTS, 4 * len(self._slots)), np.uint64)
-            reindex(old, self._slots)
+            if len(old):  # of none there is nothing to move, and no kernel to wait for
+                reindex(old, self._slots)
 
     def _grow(self) -> None:
         """Have eight times the rows, or as many as may live. Those never used cost no memory: they are not touched."""

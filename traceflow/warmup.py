@@ -31,6 +31,7 @@ from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW
 from traceflow.fragments import FragmentTable
 from traceflow.framelists import FrameMap
+from traceflow.keys import reindex
 from traceflow.live import live_rows
 from traceflow.options import Options
 from traceflow.packets import FRAME, PACKET, Batch, Interface
@@ -142,7 +143,9 @@ def compile_others() -> None:
         for batch in captures.batches():
             packets = decode_batch(batch.octets, batch.frames, rows)
             DuplicateFinder(Options()).mark(batch.octets, batch.frames, packets)
-    FlowTable(Options()).hash_keys(rows, np.zeros(1, np.uint32))
+    table, numbers = FlowTable(Options()), np.zeros(1, np.uint32)
+    table.find_hints(table.hash_keys(rows, numbers), numbers.copy())
+    reindex(np.zeros(1, np.uint64), np.zeros(2, np.uint64))
     frame_map = FrameMap()
     frame_map.add(np.zeros(1, MARK), FROM_UPPER)
     frame_map.lists()
@@ -254,11 +257,15 @@ def _compile_plugins() -> list[object]:
 
 
 def _compile_outputs() -> None:
-    """Compile what makes flow files in bulk: as many frames of one shape as it takes to learn a template of it."""
-    bulk, perflow = (importlib.import_module(f"traceflow.sinks.{name}") for name in ("bulk", "perflow"))
+    """Compile what writes rows, and flow files in bulk, for as many frames as a template is learned from."""
+    bulk, perflow, rows, columns = (
+        importlib.import_module(f"traceflow.sinks.{name}") for name in ("bulk", "perflow", "rows", "rows_columns")
+    )
     batch, count = _batch_of(_DATAGRAM), 2 * _LEARNT
     frames = np.repeat(batch.frames, count)
     kinds = [perflow.PcapKind("little", nanosecond=False, snaplen=0)]
     lot = bulk.Lot(batch.octets, frames, np.arange(1, count + 1), bulk.marks_of([count]), [1], kinds)
     bulk.Texts("json", [Interface("", 0, 1, 0, 10**6, "little")], outer=False).documents(lot)
     bulk.Pcaps().documents(lot)
+    style = rows.Style((b"",), b"\n", b"", quoted=False, word=str, text=str)
+    columns.Sheet(style, 0, 0).octets(b"")
