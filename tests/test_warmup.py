@@ -134,17 +134,32 @@ def test_warm_up_compiles_every_kernel_once(tmp_path: Path, fixtures_folder: Pat
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 1, and the way out in the message; with one, the count and the folder, or nothing with -q."""
     said: list[str] = []
+    kept, away = tmp_path / "kept", tmp_path / "away"
+
+    def warmed(warmth: Warmth, named: Path | None = None, *, quiet: bool = True) -> int:
+        said.clear()
+        monkeypatch.setattr(warming, "warm_up", lambda: warmth)
+        monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+        if named is not None:
+            monkeypatch.setenv("NUMBA_CACHE_DIR", str(named))
+        return warming.run(quiet=quiet)
+
     monkeypatch.setattr(warming, "say", said.append)
     monkeypatch.setattr(warming, "note", said.append)
-    monkeypatch.setattr(warming, "warm_up", lambda: Warmth(3, ("decode", "track"), (tmp_path,)))
-    assert warming.run(quiet=True) == 1
-    assert said == ["2 kernels could not be kept (decode, track); name a folder that can be written in NUMBA_CACHE_DIR"]
-    said.clear()
-    monkeypatch.setattr(warming, "warm_up", lambda: Warmth(3, (), (tmp_path / "a", tmp_path / "b")))
-    assert warming.run(quiet=True) == 0
+    assert warmed(Warmth(3, ("decode", "track"), (kept,))) == 1
+    assert said == [f"2 kernels could not be kept (decode, track): is {kept} full?"]
+    assert warmed(Warmth(3, ("track",), (kept,))) == 1
+    assert said == [f"1 kernel could not be kept (track): is {kept} full?"]
+    assert warmed(Warmth(0, ("track",), ())) == 1
+    assert said[0].startswith("no kernel could be kept: no folder for them was found; name a folder")
+    assert warmed(Warmth(0, ("track",), ()), away) == 1
+    assert said[0].startswith(f"no kernel could be kept: {away}, which NUMBA_CACHE_DIR names, cannot be written")
+    assert warmed(Warmth(3, (), (kept,)), away) == 1
+    assert said == [f"NUMBA_CACHE_DIR is {away}, which cannot be written: kernels were kept in {kept}"]
+    assert warmed(Warmth(3, (), (kept / "a", kept / "b")), kept) == 0
     assert said == []
-    assert warming.run(quiet=False) == 0
-    assert said[0].startswith(f"kernels 3, in {tmp_path}, ready after ")
+    assert warmed(Warmth(3, (), (kept / "a", kept / "b")), quiet=False) == 0
+    assert said[0].startswith(f"kernels 3, in {kept}, ready after ")
 
 
 def test_what_is_in_the_cache_is_not_to_be_compiled() -> None:
