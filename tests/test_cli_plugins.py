@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exchange import Exchange, Wire
 
 from traceflow.cli.exits import Exit
 from traceflow.plugins import BUILT_IN, Column, EndedFlows, Option, Plugin
@@ -215,3 +216,23 @@ def test_the_list_of_plugins(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "  option alarm_at = 1000: packets" in out.splitlines()
     assert "  column orig_counter_seen (u2, packets): packets of this direction" in out.splitlines()
     assert cli("plugins", "counte")[0] == Exit.USAGE
+
+
+def test_rows_of_alarms_are_those_of_their_flows_also_where_a_step_brings_many(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two flows a chunk; the end of the input ends five at once, of which the second and the fifth have two packets.
+
+    All are silent for less than a minute, so they end in the order of their last packets: as they opened.
+    """
+    monkeypatch.setattr("traceflow.sinks.rows_flows.CHUNK_FLOWS", 2)
+    monkeypatch.setattr("traceflow.cli.flows.CHUNK_FLOWS", 2)
+    wire = Wire()
+    for flow, packets in enumerate((1, 2, 1, 1, 2), start=1):
+        talk = Exchange(f"10.0.0.{flow}:1000", "10.0.0.9:9", wire=wire)
+        for _ in range(packets):
+            talk.a.udp(b"x")
+    for stream in ("--stream", "--no-stream"):
+        got = cli("flows", wire.pcap(tmp_path), "--plugin", "counter:alarm_at=2", "--alarms-only", "-T", "csv",
+                  "--fields", "flow,alarm", stream)  # fmt: skip
+        assert got[1] == "flow,alarm\n2,1\n5,1\n", stream
