@@ -125,7 +125,7 @@ _OPTIONS = (
         "--when-full",
         metavar="|".join(CHOICES["when_full"]),
         callback=_READERS["when_full"],
-        help="With so many live: end the one nearest to its timeout, or open no new one.",
+        help="With so many live: end the one nearest to its timeout, open no new one, or live with more.",
     ),
     click.option(
         "--duplicates",
