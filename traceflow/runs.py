@@ -92,8 +92,9 @@ def _find(slots: Any, hashes: Any, known: Any, at: Any) -> Any:
 @inline_kernel
 def take_hints(state: Any, slots: Any, hashes: Any, known: Any, at: Any) -> Any:
     """Look up the first frames of a run, for which nobody looked ahead."""
-    for i in range(at, min(at + _ROW_AHEAD, U64(len(hashes)))):
-        state["hints"][U64(i) & _HINT] = _find(slots, hashes, known, U64(i))
+    for i in range(at, at + _ROW_AHEAD):
+        if U64(i) < U64(len(hashes)):
+            state["hints"][U64(i) & _HINT] = _find(slots, hashes, known, U64(i))
 
 
 @inline_kernel
@@ -149,7 +150,9 @@ def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any
     frames, packets, marks, _, _, _ = batch
     ends = words[5]
     i, clock_ns = at, state["clock_ns"]
-    until_ns = min(heap[FIRST]["wake_ns"], state["pause_ns"])  # before it, no flow is due and nobody is to be told
+    until_ns = heap[FIRST]["wake_ns"]  # before it, no flow is due and nobody is to be told
+    if state["pause_ns"] < until_ns:
+        until_ns = state["pause_ns"]
     if state["quick"] == 0 or U64(state["clocked"]) == U64(0):
         until_ns = -NEVER_NS
     directed, mask, analysis = state["directed"] != 0, U64(state["key_mask"]), state["analysis"] != 0

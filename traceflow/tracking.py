@@ -403,7 +403,8 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         _count_packet(half, flow["high_rest"] if upside else flow["low_rest"], frame, packet, number)
         if half["packets"] == U64(1):
             table["directions"] = U64(table["directions"]) + U64(1)
-            table["most_directions"] = max(U64(table["most_directions"]), U64(table["directions"]))
+            if U64(table["directions"]) > U64(table["most_directions"]):
+                table["most_directions"] = table["directions"]
         ends = _note_tcp(table, flow, packet, half, other, upside) if tcp else False
         if packet["protocol"] == _UDP:
             follow_datagram(packet, flow, half, upside)
@@ -424,7 +425,8 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             index_row(slots, hashed, row)
             push_row(heap, live, row, U64(table["live"]))
             table["live"] = U64(table["live"]) + U64(1)
-            table["most_live"] = max(U64(table["most_live"]), U64(table["live"]))
+            if U64(table["live"]) > U64(table["most_live"]):
+                table["most_live"] = table["live"]
         elif shorter:
             wake_earlier(heap, live, row, U64(table["live"]))
         if ends:

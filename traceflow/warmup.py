@@ -93,10 +93,14 @@ def _side_by_side(work: Callable[[], None], other_work: str) -> None:
     except OSError:
         work()
         return
+    collects = gc.isenabled()
+    gc.disable()  # as the other one, see `beside`
     try:
         work()
         other.wait()
     finally:
+        if collects:
+            gc.enable()
         other.kill()
         other.wait()
 
