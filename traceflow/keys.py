@@ -267,9 +267,5 @@ def hash_keys(packets: Any, directed: Any, secret: Any, mask: Any, hashes: Any) 
     """
     for i in range(len(packets)):
         packet = packets[U64(i)]
-        if packet["ip_version"] == 4:  # their addresses are mapped ones: this is what `is_reversed` says of them
-            upside = _end(packet["src_lo"], packet["src_port"]) > _end(packet["dst_lo"], packet["dst_port"])
-        else:
-            upside = is_reversed(packet)
-        upside = upside and not directed
+        upside = False if directed else is_reversed(packet)
         hashes[U64(i)] = hash_key(packet, upside, secret, mask)

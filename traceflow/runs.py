@@ -36,6 +36,7 @@ __all__ = [
     "HOUR_NS",
     "MARK",
     "count_more",
+    "due_at",
     "pass_run",
     "take_hints",
     "write_mark",
@@ -75,11 +76,31 @@ def count_more(half: Any, frame: Any, packet: Any) -> Any:
 
 
 @inline_kernel
+def due_at(state: Any, flow: Any, clock_ns: Any, timing: Any, held: Any) -> Any:
+    """When a flow is due if no further frame comes: clock + the timeout that holds for it now.
+
+    Args:
+        state: STATE.
+        flow: LIVE row.
+        clock_ns: The clock, at this frame.
+        timing: Which timeout holds now.
+        held: Which one held before the packet; another number for a new flow.
+    """
+    timeout_ns = state["timeouts_ns"][timing]
+    if timing == held and state["fixed"][timing]:
+        return flow["due_ns"]
+    if timeout_ns == NEVER_NS:
+        return timeout_ns
+    return clock_ns + timeout_ns
+
+
+@inline_kernel
 def write_mark(mark: Any, flow: Any, upside: Any) -> Any:
     """Write flow and direction; what the analysis says stands there already."""
     mark["flow"] = flow["number"]
     upper = U64(1) if upside else U64(0)
-    mark["direction"] = upper << U64(1) | (upper ^ U64(flow["upper_originates"]))
+    responder = upper ^ U64(flow["upper_originates"])
+    mark["direction"] = upper * U64(FROM_UPPER) | responder * U64(FROM_RESPONDER)
 
 
 @inline_kernel
@@ -193,10 +214,8 @@ def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any
             if analysis:
                 analyse_segment(frame, packet, half, other, deep[row], upside, False, mark)
         write_mark(mark, flow, upside)
-        timing = U64(half["timing"])
-        timeout_ns = state["timeouts_ns"][timing]
-        if state["fixed"][timing] == 0 and timeout_ns != NEVER_NS:
-            flow["due_ns"] = clock_ns + timeout_ns
+        timing = U64(half["timing"])  # the same as before: so this is never earlier than it was
+        flow["due_ns"] = due_at(state, flow, clock_ns, timing, timing)
         i += U64(1)
     if i != at:
         state["clock_ns"] = clock_ns

@@ -29,6 +29,7 @@ from traceflow.runs import (
     HOUR_NS,
     MARK,
     count_more,
+    due_at,
     pass_run,
     take_hints,
     write_mark,
@@ -271,24 +272,6 @@ def _note_tcp(state: Any, flow: Any, packet: Any, half: Any, other: Any, upside:
 
 
 @inline_kernel
-def _due_ns(state: Any, flow: Any, timing: Any, held: Any) -> Any:
-    """When a flow is due if no further frame comes: clock + the timeout that holds for it now.
-
-    Args:
-        state: STATE.
-        flow: LIVE row.
-        timing: Which timeout holds now.
-        held: Which one held before the packet; another number for a new flow.
-    """
-    timeout_ns = state["timeouts_ns"][timing]
-    if timing == held and state["fixed"][timing]:
-        return flow["due_ns"]
-    if timeout_ns == NEVER_NS:
-        return timeout_ns
-    return state["clock_ns"] + timeout_ns
-
-
-@inline_kernel
 def _set_clock(state: Any, frame: Any, number: Any) -> Any:
     """Move the clock to the time of a frame; once for each frame, however often it is asked."""
     if U64(state["clocked"]) == number or U64(frame["time_bits"]) & U64(NO_TIME):
@@ -411,7 +394,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         if tcp and table["analysis"]:
             analyse_segment(frame, packet, half, other, deep[row], upside, reused, mark)
         write_mark(mark, flow, upside)
-        due_ns = _due_ns(table, flow, U64(half["timing"]), held)
+        due_ns = due_at(table, flow, table["clock_ns"], U64(half["timing"]), held)
         if table["plugins"]:
             profile_ns = table["timeouts_ns"][U64(half["timing"])]
             opened = found == U64(0)

@@ -208,7 +208,7 @@ def _common(command: _Command) -> _Command:
                 "--workers",
                 metavar="N",
                 type=click.IntRange(min=1),
-                help="Threads: two read and decode files beside the rest; more do nothing more. Default: two.",
+                help="Threads: two read and decode files beside the rest. Default: two, of one processor one.",
             ),
             click.option("--outer", is_flag=True, help="Flows of tunnels: the outermost packet, not the innermost."),
             click.option(
