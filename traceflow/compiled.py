@@ -57,6 +57,7 @@ __all__ = [
     "prefetch",
     "put_octets",
     "store_word",
+    "system_function",
 ]
 
 U64 = np.uint64
@@ -298,6 +299,22 @@ fence: Any = intrinsic(_fence) if COMPILED else _no_fence
 """`fence()`: what stands before it is read and written before what stands behind it, as others see it.
 
 For memory that is shared with the system's kernel, such as the ring of a live capture."""
+
+
+def system_function(name: str, result: type[np.generic], *arguments: type[np.generic]) -> Any:
+    """A function of the C library that kernels call; addresses are uint64. Plain kernels cannot.
+
+    The library must have it, else no kernel that names it can be loaded, and nothing checks what it is given.
+
+    Args:
+        name: Its name.
+        result: What it returns.
+        arguments: What it takes.
+    """
+    if not COMPILED:
+        return None
+    kinds = [numba.from_dtype(np.dtype(kind)) for kind in (result, *arguments)]
+    return types.ExternalFunction(name, kinds[0](*kinds[1:]))
 
 
 @dataclasses.dataclass(frozen=True)

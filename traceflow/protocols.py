@@ -84,7 +84,7 @@ PROTOCOLS_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 
 def protocol_name(number: int) -> str:
     """Name of an IP protocol, or `IP` and its number where it has no common one."""
-    return _NAMES.get(number, f"IP{number}")
+    return _NAMES.get(number) or f"IP{number}"
 
 
 def has_ports(number: int) -> bool:

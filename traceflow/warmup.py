@@ -262,8 +262,9 @@ def _compile_plugins() -> list[object]:
 
 def _compile_outputs() -> None:
     """Compile what writes rows, and flow files in bulk, for as many frames as a template is learned from."""
-    bulk, perflow, rows, columns = (
-        importlib.import_module(f"traceflow.sinks.{name}") for name in ("bulk", "perflow", "rows", "rows_columns")
+    bulk, perflow, rows, columns, calls = (
+        importlib.import_module(f"traceflow.sinks.{name}")
+        for name in ("bulk", "perflow", "rows", "rows_columns", "filing_calls")
     )
     batch, count = _batch_of(_DATAGRAM), 2 * _LEARNT
     frames = np.repeat(batch.frames, count)
@@ -271,5 +272,8 @@ def _compile_outputs() -> None:
     lot = bulk.Lot(batch.octets, frames, np.arange(1, count + 1), bulk.marks_of([count]), [1], kinds)
     bulk.Texts("json", [Interface("", 0, 1, 0, 10**6, "little")], outer=False).documents(lot)
     bulk.Pcaps().documents(lot)
+    if calls.CALLED:
+        name, none = calls.zero_ended([""])[0], np.zeros(0, np.uint64)
+        calls.put_files(name, none, name, np.asarray(memoryview(b"").toreadonly()), none, False)
     style = rows.Style((b"",), b"\n", b"", quoted=False, word=str, text=str)
     columns.Sheet(style, 0, 0).octets(b"")

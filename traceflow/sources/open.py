@@ -205,11 +205,15 @@ class Captures:
             return len(self._rows[0])
         return min(len(self._rows[0]), self._limit - self.frames_read)
 
-    def reread(self, frames: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
+    def reread(
+        self, frames: npt.NDArray[np.void], room: npt.NDArray[np.uint8] | None = None
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         """Fetch the captured octets of frames again.
 
         Args:
             frames: FRAME[m] that this chain gave, in any order, of any captures.
+            room: uint8[...] to put them into, where it is large enough; memory that the system has to clear first
+                takes longer to fill than frames take to read.
 
         Returns:
             uint8[n] with all of them in the order given, and FRAME[m]: copies of the rows with `start` set into it.
@@ -225,7 +229,7 @@ class Captures:
             self._sources = np.array([interface.source_index for interface in self.interfaces], np.int64)
         if len(frames) and int(frames["interface"].max()) >= len(self._sources):
             raise UsageError("these frames are not of this chain: they name an interface that it does not have")
-        return self._rereader.fetch(frames, self._sources[frames["interface"]])
+        return self._rereader.fetch(frames, self._sources[frames["interface"]], room)
 
     def close(self) -> None:
         """Close all that was opened here, and give back what was kept. May be called again."""

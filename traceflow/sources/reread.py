@@ -48,13 +48,14 @@ class Rereader:
         self._scratch = np.empty(0, np.uint8)
 
     def fetch(
-        self, frames: npt.NDArray[np.void], sources: npt.NDArray[np.int64]
+        self, frames: npt.NDArray[np.void], sources: npt.NDArray[np.int64], room: npt.NDArray[np.uint8] | None = None
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
-        """Read frames into one new buffer, one behind the other in the order given.
+        """Read frames into one buffer, one behind the other in the order given.
 
         Args:
             frames: FRAME[m], any order, any files, repeats allowed.
             sources: int64[m], the input of each.
+            room: uint8[...] to use as the buffer, as far as it is large enough.
 
         Returns:
             uint8[n] and FRAME[m], a copy with `start` set into it.
@@ -70,7 +71,7 @@ class Rereader:
         if total > _START_MAX:
             raise UsageError(f"the frames have {total} octets together, more than {_START_MAX}: ask for fewer at once")
         rows["start"] = ends - captured
-        octets = np.empty(total, np.uint8)
+        octets = np.empty(total, np.uint8) if room is None or len(room) < total else room[:total]
         order = np.lexsort((rows["offset"], sources))
         run_rows, view = rows.take(order), octets.data  # an index would go field by field
         runs = _runs(run_rows["offset"], captured[order], sources[order])
