@@ -10,7 +10,9 @@ just written. PyPCAPKit (dpkt engine, json files) gets 20 000 frames.
 
 Files go to the folder, which should be on the disk in question. They are removed at the very end where there is room
 for all of them (2 000 000 frames as json are 5 GB): some file systems take ten times as long to make files soon after
-a removal. Where there is not, they are removed when room is needed, and that is said.
+a removal. Where there is not, they are removed when room is needed, and that is said. Of a folder in memory (tmpfs)
+they are always removed before the next are written: more would have to fit beside the processes, and memory that a
+virtual machine has used before is faster than new memory.
 """
 
 from __future__ import annotations
@@ -62,6 +64,15 @@ def _written(cost: Cost, start: Cost | None, frames: int, folder: Path) -> Writt
     return Written(wall, cpu, frames, len(sizes), sum(sizes))
 
 
+def _in_memory(place: Path) -> bool:
+    """Whether files of a folder take memory, as Linux says."""
+    mounts = Path("/proc/mounts")
+    lines = mounts.read_text().splitlines() if mounts.exists() else []
+    kinds = {Path(words[1]): words[2] for words in map(str.split, lines)}
+    folders = (place.resolve(), *place.resolve().parents)
+    return next((kinds[folder] for folder in folders if folder in kinds), "") == "tmpfs"
+
+
 class _Writers:
     """Runs all writers on one capture.
 
@@ -74,13 +85,21 @@ class _Writers:
     def __init__(self, place: Path, frames: int, say: Say) -> None:
         self._place, self._frames, self._say, self._count = place, frames, say, 0
         self._capture, self._part, self._few = (place / f"{name}.pcap" for name in ("mix", "part", "few"))
+        self._in_memory = _in_memory(place)
         captures.write_mix(self._capture, frames=frames)
         captures.write_mix(self._part, frames=_PCAPKIT_FRAMES)
         captures.write_mix(self._few, frames=8)
 
-    def _folder(self, octets: int) -> Path:
-        """A new name for a folder of about so many octets; earlier ones are removed where there is no room."""
-        if shutil.disk_usage(self._place).free < 1.1 * octets:
+    def _folder(self, octets: int, needed: Path | None = None) -> Path:
+        """A new name for a folder of about so many octets.
+
+        Earlier ones are removed where there is no room; in memory all but what is needed.
+        """
+        if self._in_memory:
+            for folder in self._place.iterdir():
+                if folder.is_dir() and folder != needed:
+                    shutil.rmtree(folder)
+        elif shutil.disk_usage(self._place).free < 1.1 * octets:
             self._say("writing: no room to keep what was written before; it is removed, which may slow what follows")
             for folder in self._place.iterdir():
                 if folder.is_dir():
@@ -101,7 +120,7 @@ class _Writers:
 
     def copy(self, folder: Path) -> Written:
         """`cp -r` of a folder."""
-        target = self._folder(_OCTETS_A_FRAME["pcap"] * self._frames)
+        target = self._folder(_OCTETS_A_FRAME["pcap"] * self._frames, folder)
         if not folder.is_dir():
             raise RuntimeError(f"{self._place}: there is no room for pcap files and their copy")
         return _written(measure(["cp", "-r", str(folder), str(target)]), None, self._frames, target)

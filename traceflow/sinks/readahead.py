@@ -27,6 +27,10 @@ from traceflow.sources import Captures
 __all__ = ["Group", "Loaded", "ReadAhead"]
 
 
+_AHEAD = 1
+"""Groups that are read, or being read, when one is given."""
+
+
 class Loaded:
     """Frames read again: their numbers, rows and octets; and decoded, when asked for.
 
@@ -101,19 +105,17 @@ class ReadAhead:
 
     def __init__(self, rows: npt.NDArray[np.void], captures: Captures, most_frames: int, *, outer: bool) -> None:
         self._rows, self._captures, self._most_frames, self._outer = rows, captures, most_frames, outer
-        self._rooms = deque(np.empty(0, np.uint8) for _ in range(2))
+        self._rooms = deque(np.empty(0, np.uint8) for _ in range(_AHEAD + 1))
         self._thread = ThreadPoolExecutor(1, "traceflow-reading")
 
     def groups(self, outputs: Iterator[Output]) -> Iterator[Group]:
         """Groups of files; when one is given, reading the next has begun."""
-        before = None
+        begun: deque[Group] = deque()
         for some in self._grouped(outputs):
-            group = self._begin(some)
-            if before is not None:
-                yield before
-            before = group
-        if before is not None:
-            yield before
+            begun.append(self._begin(some))
+            if len(begun) > _AHEAD:
+                yield begun.popleft()
+        yield from begun
 
     def _grouped(self, outputs: Iterator[Output]) -> Iterator[list[Output]]:
         """Outputs whose frames fit into memory together; a larger one alone."""
