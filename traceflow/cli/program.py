@@ -88,6 +88,9 @@ def main(prog_name: str = "traceflow") -> NoReturn:
     # Importing Numba makes some 10**5 objects that stay: without the collector, which would visit them again and
     # again, that takes 0.3 instead of 0.4 s. It is switched on again before the first frame (`Session`).
     gc.disable()
+    # Where colorama is installed, Numba colours messages that it makes for itself, thousands of them while it compiles:
+    # a fifteenth of a first run. What is shown of them has no colours in any case.
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     _prepare_streams()
     code = run(sys.argv[1:], prog_name)
     _leave(code)
