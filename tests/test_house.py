@@ -45,7 +45,7 @@ LAYERS = (
     ("analysis", "runs", "findings", "endings", "plugins"),
     ("libpcap", "filters"),
     ("decode", "checksums", "duplicates", "fragments", "sources"),
-    ("tracking", "table"),
+    ("tracking", "harvest", "table"),
     ("pipeline", "policy"),
     ("sinks", "adapters"),
     ("tracer", "feeding"),

@@ -111,7 +111,7 @@ class Engine:
 
     def __init__(self, options: Options, plugins: PluginSet | None = None, *, ahead: int = 0) -> None:
         self.plugins = PluginSet(()) if plugins is None else plugins
-        self.table = FlowTable(options, plan=self.plugins.plan)
+        self.table = FlowTable(options, plan=self.plugins.plan, helped=ahead > 0)
         self.fragments = FragmentTable()
         self.duplicates = DuplicateFinder(options)
         self._duplicates = self.duplicates.found
@@ -180,7 +180,11 @@ class Engine:
         if self._checksums:
             verify_batch(*frames, packets)
         hashes = self.table.hash_keys(packets, hashes)
-        hints = self.table.find_hints(hashes, hints) if len(self._rows) > 1 else hints[:0]
+        if len(self._rows) > 1:  # this is another thread than that of the table, and has time to spare
+            self.table.help()
+            hints = self.table.find_hints(hashes, hints)
+        else:
+            hints = hints[:0]
         return Prepared(batch, packets, hashes, hints, bits, self.duplicates.found)
 
     def finish_step(self, prepared: Prepared) -> Step:

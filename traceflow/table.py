@@ -11,7 +11,6 @@ happens to a row when a packet comes stands in tracking.py.
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -21,8 +20,9 @@ from traceflow.analysis import analysis_rows
 from traceflow.directions import DIRECTIONS
 from traceflow.endings import assemble_flows
 from traceflow.flows import FLOW, Account, EndCause
+from traceflow.harvest import Harvest
 from traceflow.keys import TUNNEL_MASK, VLAN_MASK, find_first_rows, hash_keys, reindex
-from traceflow.live import HOT, as_octets, cache_line_rows, join_rows, live_rows
+from traceflow.live import HOT, as_octets, cache_line_rows, live_rows
 from traceflow.options import LIKELY_SERVER_PORTS, MOST_FLOWS, Options
 from traceflow.packets import Verdict
 from traceflow.quotes import NO_QUOTES, Quotes
@@ -40,10 +40,9 @@ _KEY_MASKS = {"vlan": VLAN_MASK, "tunnel": TUNNEL_MASK}
 _TCP, _UDP = 6, 17
 _FIRST_ROWS, _FIRST_SLOTS = 1 << 18, 2048
 _FIRST_RECORDS = 1 << 27  # words: 1 GiB, which is there when it is touched; a system may refuse much more
-_NO_FLOWS, _NO_HINTS = np.zeros(0, FLOW), np.zeros(0, np.uint32)
+_NO_HINTS = np.zeros(0, np.uint32)
 _ROWS_IN_ORDER = np.arange(GONE_ROWS, dtype=np.uint32)
 _PART_FLOWS = 4096
-_CHUNK_FLOWS = 16384  # 13 MiB: from 4 on, NumPy asks for huge pages; 66 000 flows then end in 12 ns a frame, not 17
 
 
 def _in_order(due_ns: npt.NDArray[np.int64], numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
@@ -57,37 +56,6 @@ def _in_order(due_ns: npt.NDArray[np.int64], numbers: npt.NDArray[np.uint64]) ->
     return order
 
 
-class Chunk:
-    """FLOW rows for flows that end, one after the other.
-
-    Args:
-        count: How many.
-
-    Attributes:
-        rows: FLOW[count].
-    """
-
-    def __init__(self, count: int) -> None:
-        self.rows = np.zeros(count, FLOW)
-        self._fresh = 0  # the first row that was never used, and so is all zero
-        self._users = sys.getrefcount(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether nobody else has rows of it: every view of NumPy counts as a user of the array that it shows."""
-        return sys.getrefcount(self.rows) == self._users
-
-    def part(self, start: int, count: int) -> npt.NDArray[np.void]:
-        """Rows from `start` on, set to zero."""
-        some = self.rows[start : start + count]
-        some[: max(self._fresh - start, 0)].view(np.uint8)[:] = 0
-        self._fresh = max(self._fresh, start + count)
-        return some
-
-
 class FlowTable:
     """The flow table. Feed it with `track`, take what ended with `drain`, close it with `end`.
 
@@ -95,6 +63,7 @@ class FlowTable:
         options: The rules.
         seed: Seed of the hash; None takes a fresh one. No result depends on it.
         plan: The plugins that see the packets.
+        helped: Whether another thread calls `help` now and then.
 
     Attributes:
         options: As given.
@@ -105,7 +74,9 @@ class FlowTable:
             flows that `drain` returned last.
     """
 
-    def __init__(self, options: Options, seed: int | None = None, plan: Plan = NO_PLAN) -> None:
+    def __init__(
+        self, options: Options, seed: int | None = None, plan: Plan = NO_PLAN, *, helped: bool = False
+    ) -> None:
         self.options = options
         self._state = np.zeros(1, STATE)
         state = self._state[0]
@@ -151,11 +122,9 @@ class FlowTable:
         self._shots_left = self.shots
         self._ended_records: list[npt.NDArray[np.uint64]] = []
         self.ended_records = np.zeros((0, 2, plan.record_words), np.uint64)
-        self._gone, self._gone_deep = live_rows(GONE_ROWS), analysis_rows(GONE_ROWS if options.analysis else 0)
+        # What plugins keep is taken over together with the rows.
+        self._harvest = Harvest(analysis=options.analysis, helped=helped and not len(plan.rows))
         self._marks, self._hashes = np.zeros(0, MARK), np.zeros(0, np.uint32)
-        self._ended: list[npt.NDArray[np.void]] = []
-        self._chunk, self._spare, self._taken, self._drained = Chunk(0), Chunk(0), 0, 0
-        self._causes = np.zeros(max(EndCause) + 1, np.int64)
         self._frames = 0
         self.on_pause: Callable[[], None] | None = None  # no method of this: a circle would outlive the last user
         self._live, self._deep = live_rows(0), analysis_rows(0)
@@ -194,10 +163,11 @@ class FlowTable:
     def _set_words(self, shots: npt.NDArray[np.uint64] | None = None) -> None:
         """Gather what the kernel is handed as words, see `words` of `track`. `shots`: where it begins with them."""
         self._shots_left = self._shots_left if shots is None else shots
-        rows = (self._live, self._gone, self._deep, self._gone_deep)
         kept = (self._steered, self._gone_steered, self._records, self._gone_records)
         hooks = (*kept, self.plan.rows, self.plan.shared, self._steer, self._shots_left)
-        self._words = (*(part.view(np.uint64) for part in rows), hooks, self._live.view(HOT), _NO_HINTS)
+        live, deep = (part.view(np.uint64) for part in (self._live, self._deep))
+        gone, gone_deep = self._harvest.gone.words
+        self._words = (live, gone, deep, gone_deep, hooks, self._live.view(HOT), _NO_HINTS)
 
     def track(
         self,
@@ -306,37 +276,22 @@ class FlowTable:
         """Move what ended out of the buffer of the kernels."""
         ended = int(self._state[0]["ended"])
         if ended:
-            self._assemble(self._gone, _ROWS_IN_ORDER[:ended], self._gone_deep)
+            flows = self._harvest.take_gone(ended)
+            if len(self.plan.rows):
+                self._keep_records(flows, _ROWS_IN_ORDER[:ended], of_gone=True)
+            live, _, deep, _, hooks, ends, hints = self._words
+            self._words = (live, self._harvest.gone.words[0], deep, self._harvest.gone.words[1], hooks, ends, hints)
             self._state[0]["ended"] = 0
 
-    def _assemble(
-        self,
-        ended: npt.NDArray[np.void],
-        rows: npt.NDArray[np.uint32],
-        deep: npt.NDArray[np.void],
-        cause: EndCause | None = None,
-    ) -> None:
-        """Make FLOW rows of some rows, in their order."""
-        flows = self._room(len(rows))
-        assemble_flows(ended, rows, deep, flows, analysis=self.options.analysis, cause=cause)
+    def _take_live(self, rows: npt.NDArray[np.uint32], cause: EndCause) -> None:
+        """End live flows, in the order of their rows."""
+        flows = self._harvest.take_live(self._live, rows, self._deep, cause)
         if len(self.plan.rows):
-            self._keep_records(flows, rows, of_gone=ended is self._gone)
-        self._taken += len(rows)
-        self._causes += np.bincount(flows["end_cause"], minlength=len(self._causes))
+            self._keep_records(flows, rows, of_gone=False)
 
-    def _room(self, count: int) -> npt.NDArray[np.void]:
-        """Zero rows for the next flows that end.
-
-        Two chunks take turns: what was drained from one is in use until the next flows are asked for, and then nobody
-        may have it any more. Where that is so, as with all that streams, its rows are used again: memory that a
-        processor knows, where the system would have to clear new pages (a tenth of the time of a run).
-        """
-        if self._taken == self._drained and self._taken and self._spare.is_free:
-            self._chunk, self._spare, self._taken, self._drained = self._spare, self._chunk, 0, 0
-        if self._taken + count > len(self._chunk):
-            self._hand_over()
-            self._chunk, self._taken, self._drained = Chunk(_CHUNK_FLOWS), 0, 0
-        return self._chunk.part(self._taken, count)
+    def help(self) -> None:
+        """Do what can be done for this table beside `track`: another thread may call it at any time."""
+        self._harvest.help()
 
     def _keep_records(self, flows: npt.NDArray[np.void], rows: npt.NDArray[np.uint32], *, of_gone: bool) -> None:
         """Keep what the plugins have of flows that ended, and whether one of them raised the alarm."""
@@ -348,24 +303,14 @@ class FlowTable:
             flows["alarm"] = self._steered["alarm"][rows]
             self._ended_records.append(self._records.reshape(-1, 2, self.plan.record_words)[rows])
 
-    def _hand_over(self) -> None:
-        """Put what was taken since the last time among the flows to drain."""
-        if self._taken > self._drained:
-            self._ended.append(self._chunk.rows[self._drained : self._taken])
-        self._drained = self._taken
-
     def drain(self) -> npt.NDArray[np.void]:
         """Take the flows that have ended since the last call: FLOW[k] in the order in which they ended."""
         self._take_gone()
-        self._hand_over()
-        ended, self._ended = self._ended, []
         if self._ended_records:
             self.ended_records, self._ended_records = np.concatenate(self._ended_records), []
         else:
             self.ended_records = self.ended_records[:0]
-        if len(ended) < 2:
-            return ended[0] if ended else _NO_FLOWS
-        return join_rows(ended)
+        return self._harvest.drain()
 
     def pause_at(self, now_ns: int | None) -> None:
         """Have `on_pause` called once, before the first frame at or behind a time; None: never."""
@@ -380,7 +325,7 @@ class FlowTable:
     @property
     def undrained(self) -> int:
         """Flows that have ended since `drain` was called last."""
-        return self._taken - self._drained + sum(map(len, self._ended)) + int(self._state[0]["ended"])
+        return self._harvest.undrained + int(self._state[0]["ended"])
 
     @property
     def opened(self) -> int:
@@ -428,9 +373,9 @@ class FlowTable:
         when_due(self._live, int(state["fresh"]), rows, numbers, due_ns)
         rows = rows[_in_order(due_ns, numbers)]
         for at in range(0, len(rows) - _PART_FLOWS, _PART_FLOWS):
-            self._assemble(self._live, rows[at : at + _PART_FLOWS], self._deep, cause)
+            self._take_live(rows[at : at + _PART_FLOWS], cause)
             yield
-        self._assemble(self._live, rows[(len(rows) - 1) // _PART_FLOWS * _PART_FLOWS :], self._deep, cause)
+        self._take_live(rows[(len(rows) - 1) // _PART_FLOWS * _PART_FLOWS :], cause)
         state["live"] = state["free"] = state["fresh"] = state["directions"] = 0
         self._slots[:] = 0
         clear_heap(self._heap)
@@ -471,14 +416,14 @@ class FlowTable:
     def account(self) -> Account:
         """What became of every frame so far; flows are counted once they have ended and been taken over."""
         self._take_gone()
-        state = self._state[0]
+        state, causes = self._state[0], self._harvest.causes
         verdicts = {verdict: int(state["verdicts"][verdict]) for verdict in Verdict}
         return Account(
             frames=self._frames,
             in_flows=verdicts.pop(Verdict.FLOW),
             verdicts=verdicts,
-            flows=int(self._causes.sum()),
-            causes={cause: int(self._causes[cause]) for cause in EndCause},
+            flows=int(causes.sum()),
+            causes={cause: int(causes[cause]) for cause in EndCause},
             frames_out_of_order=int(state["out_of_order"]),
             forward_jumps=int(state["forward_jumps"]),
         )
