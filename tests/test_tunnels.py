@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from exchange import ETHER_IPV4, TCP, UDP, ethernet, ipv4, ipv6, udp
 
-from traceflow.decode import decode_batch
+from traceflow.decode import decode_batch, decode_rows
 from traceflow.packets import FRAME, PACKET, Tunnel, Verdict
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
@@ -143,3 +143,26 @@ def test_fabric_path() -> None:
     assert (row["vlan_tags"], row["vlan_outer"], row["link_octets"]) == (1, 7, 16 + 14 + 4)
     for captured in range(14, 34):
         assert decoded(frame, captured=captured)["verdict"] == Verdict.TRUNCATED_LINK
+
+
+def test_a_frame_inside_fabric_path_may_end_with_its_check_sequence() -> None:
+    """As tshark 4.0.17 takes it: `IPv4 total length exceeds packet length`, and 4 octets less of payload.
+
+    A frame that is padded has its padding there, and loses nothing; what is too short for the header loses all.
+    """
+    around = bytes.fromhex("020abd000000 020abc000000 8903 4020")
+    for payload, padding, left in (
+        (b"query12", 0, 3),
+        (b"query12", 3, 6),
+        (b"query12", 4, 7),
+        (b"q", 0, 0),
+        (b"", 0, 0),
+    ):
+        packet = ipv4(A4, B4, UDP, udp(A4, B4, 1234, 53, payload)) + bytes(padding)
+        octets = np.frombuffer(around + ethernet(packet, ETHER_IPV4), np.uint8)
+        frames = np.zeros(1, FRAME)
+        frames["captured"], frames["wire"], frames["link"] = len(octets), len(octets), 1
+        for fcs, expected in ((False, len(payload)), (True, left)):
+            rows, _ = decode_rows(octets, frames, np.zeros(1, PACKET), fabric_fcs=fcs)
+            assert (rows["verdict"][0], rows["payload_octets"][0]) == (Verdict.FLOW, expected)
+            assert rows["src_port"][0] == 1234

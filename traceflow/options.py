@@ -54,6 +54,8 @@ class Options:
             segment, a flow of the same parent and direction; None: never.
         linger_ns: How long a closed TCP flow keeps its key for frames that trail the close.
         outer: The flow of a packet that carries another one is that of the outermost packet, not of the innermost.
+        fabric_path_fcs: A frame inside Cisco FabricPath ends with its own check sequence of 4 octets, as tshark takes
+            it; else with what IP says. Where IP fills the frame, these octets are missing from its packet then.
         wait_from: What the linger time counts from: the flow's `last frame`, or its `close`.
         attempt_timeout_ns: How long a SYN without answer waits, counted from the first SYN; None: as other TCP flows.
         handshake_timeout_ns: Silence after which a TCP flow ends that is not yet established; None: as others.
@@ -83,6 +85,7 @@ class Options:
     active_timeout_ns: int | None = None
     linger_ns: int = 60 * SECOND_NS
     outer: bool = False
+    fabric_path_fcs: bool = False
     wait_from: Literal["last frame", "close"] = "last frame"
     attempt_timeout_ns: int | None = None
     handshake_timeout_ns: int | None = None
@@ -129,7 +132,7 @@ _TIMEOUTS = (
     "duplicate_window_ns",
 )
 _MAY_BE_NONE = {*_TIMEOUTS} - {"linger_ns"}
-_SWITCHES = ("directed", "tcp_only", "syn_opens", "outer", "checksums", "analysis")
+_SWITCHES = ("directed", "tcp_only", "syn_opens", "outer", "fabric_path_fcs", "checksums", "analysis")
 MOST_FLOWS = 2**31 - 2
 """Live flows that a table can hold at all: a row number plus one has 31 bits."""
 KEY_PARTS = ("vlan", "tunnel")
@@ -194,6 +197,7 @@ PROFILES: dict[str, Options] = {
         tcp_end="never",
         idle_timeout_tcp_ns=None,
         idle_timeout_other_ns=None,
+        fabric_path_fcs=True,
     ),
     "zeek": Options(
         profile="zeek",

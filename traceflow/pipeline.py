@@ -172,7 +172,10 @@ class Engine:
             rows[: len(batch.frames)].view(np.uint8)[:] = 0
         frames = batch.octets, batch.frames
         signatures = self.duplicates.signatures(len(batch.frames))
-        packets, bits = decode_rows(*frames, rows, signatures=signatures, outer=self.table.options.outer)
+        rules = self.table.options
+        packets, bits = decode_rows(
+            *frames, rows, signatures=signatures, outer=rules.outer, fabric_fcs=rules.fabric_path_fcs
+        )
         if keep is not None:
             as_octets(packets)[~keep] = as_octets(_FILTERED)  # column by column it takes 78 ns a frame, so 3
             bits = int(np.bitwise_or.reduce(packets["bits"])) if bits else 0

@@ -233,12 +233,14 @@ def _pass_one(b: Any, s: Any, n: Any, what: Any, o: Any) -> Any:
 
 
 @outline_kernel
-def pass_headers(b: Any, s: Any, n: Any, sent: Any, what: Any, o: Any, row: Any) -> Any:
+def pass_headers(b: Any, s: Any, n: Any, sent: Any, what: Any, o: Any, row: Any, fabric_fcs: Any) -> Any:
     """Pass all that stands between `o` and IP.
 
     Every header but a PPP protocol of one octet has at least two, so the octets of the frame bound the loop. The length
     in a PPPoE header ends what it carries: access equipment that pads a frame may count the padding in the length of
     IP.
+
+    `fabric_fcs`: the frame inside FabricPath ends with its check sequence.
 
     Returns:
         (verdict, what follows, where, where that ends at the latest).
@@ -251,6 +253,9 @@ def pass_headers(b: Any, s: Any, n: Any, sent: Any, what: Any, o: Any, row: Any)
             if n < o + U64(6):
                 return CUT_LINK, what, o, sent
             sent = min(sent, o + U64(6) + u16(b, s + o + U64(4)))
+            n = min(n, sent)
+        if what == U64(FABRIC_PATH) and fabric_fcs:
+            sent -= U64(4)
             n = min(n, sent)
         verdict, what, o = _pass_one(b, s, n, what, o)
         if verdict != OK:

@@ -16,7 +16,10 @@ from traceflow.decode.octets import CUT_LINK, DEFERRED, NO_PORTS, NOT_IP, OK, TO
 from traceflow.decode.transport import UDP, is_tunnel_port, is_tunnel_protocol
 from traceflow.decode.tunnels import open_tunnel
 
-__all__ = ["MOST_TUNNELS", "decode_rare"]
+__all__ = ["FABRIC_FCS", "MOST_TUNNELS", "OUTERMOST", "decode_rare"]
+
+OUTERMOST, FABRIC_FCS = 1, 2
+"""Bits of `how` of `decode_rare`."""
 
 MOST_TUNNELS = 64
 """How many tunnels may lie in each other; deeper ones are not opened, and the frame gets a Verdict."""
@@ -37,7 +40,7 @@ def _enter(row: Any, scratch: Any, kind: Any, identifier: Any) -> Any:
 
 
 @inline_kernel
-def _frame(b: Any, s: Any, n: Any, sent: Any, link: Any, outer: Any, row: Any, scratch: Any) -> Any:
+def _frame(b: Any, s: Any, n: Any, sent: Any, link: Any, outer: Any, fabric_fcs: Any, row: Any, scratch: Any) -> Any:
     """Decode one frame of `n` captured and `sent` sent octets at `s` into `row`.
 
     Returns:
@@ -52,7 +55,7 @@ def _frame(b: Any, s: Any, n: Any, sent: Any, link: Any, outer: Any, row: Any, s
         return verdict
     while True:
         if what != U64(IP4) and what != U64(IP6):
-            verdict, what, o, sent = pass_headers(b, s, n, sent, what, o, row)
+            verdict, what, o, sent = pass_headers(b, s, n, sent, what, o, row, fabric_fcs)
             if verdict != OK:
                 break
             n = min(n, sent)
@@ -81,7 +84,7 @@ def _frame(b: Any, s: Any, n: Any, sent: Any, link: Any, outer: Any, row: Any, s
 
 
 @kernel
-def decode_rare(octets: Any, frames: Any, packets: Any, scratch: Any, outer: Any, count: Any) -> Any:
+def decode_rare(octets: Any, frames: Any, packets: Any, scratch: Any, how: Any, count: Any) -> Any:
     """Decode the frames among the first `count` that were deferred.
 
     Args:
@@ -89,13 +92,14 @@ def decode_rare(octets: Any, frames: Any, packets: Any, scratch: Any, outer: Any
         frames: FRAME[m], m >= count.
         packets: PACKET[m]; rows whose `verdict` is DEFERRED are filled.
         scratch: PACKET[2], the second row zero.
-        outer: True: tunnels are not opened.
+        how: OUTERMOST: tunnels are not opened; FABRIC_FCS: frames inside FabricPath end with their check sequence.
         count: Frames to look at.
 
     Returns:
         `bits` of any of those that were deferred.
     """
     bits = U64(0)
+    outer, fabric_fcs = U64(how) & U64(OUTERMOST) != U64(0), U64(how) & U64(FABRIC_FCS) != U64(0)
     for i in range(count):
         if packets[U64(i)]["verdict"] != DEFERRED:
             continue
@@ -104,7 +108,7 @@ def decode_rare(octets: Any, frames: Any, packets: Any, scratch: Any, outer: Any
         row = packets[U64(i)]
         n = U64(frame["captured"])
         sent = max(n, U64(frame["wire"]))
-        verdict = _frame(octets, U64(frame["start"]), n, sent, U64(frame["link"]), outer, row, scratch)
+        verdict = _frame(octets, U64(frame["start"]), n, sent, U64(frame["link"]), outer, fabric_fcs, row, scratch)
         if verdict != OK and row["tunnels"] and verdict != NO_PORTS and verdict != TOO_DEEP:
             # A packet whose inner packet does not decode is an ordinary packet of its own protocol.
             packets[U64(i)] = scratch[U64(0)]

@@ -20,7 +20,7 @@ from traceflow.decode.internet import ip_packet
 from traceflow.decode.links import FIRST_RARE, IP4, IP6, is_rare, link_header, pass_tags
 from traceflow.decode.octets import DEFERRED, NOT_IP, OK
 from traceflow.decode.plain import plain_frame
-from traceflow.decode.rare import decode_rare
+from traceflow.decode.rare import FABRIC_FCS, OUTERMOST, decode_rare
 from traceflow.decode.transport import UDP, is_tunnel_port, is_tunnel_protocol
 from traceflow.packets import FRAGMENT, PACKET, QUOTES
 
@@ -100,6 +100,7 @@ def decode_rows(
     *,
     signatures: npt.NDArray[np.uint64] = _UNSIGNED,
     outer: bool = False,
+    fabric_fcs: bool = False,
 ) -> tuple[npt.NDArray[np.void], int]:
     """Decode the frames of a batch into the first rows of `packets`.
 
@@ -109,6 +110,7 @@ def decode_rows(
         packets: PACKET[k], k >= m, used again from batch to batch.
         signatures: uint64[m], filled with signatures for `duplicates.py`, 0 where it has to find one itself.
         outer: Take the outermost packet of tunnels, not the innermost.
+        fabric_fcs: See Options `fabric_path_fcs`.
 
     Returns:
         PACKET[m], and which of the bits FRAGMENT and QUOTES any of them has.
@@ -116,7 +118,8 @@ def decode_rows(
     rows = packets[: len(frames)]
     deferred, bits = decode(octets, frames, rows, signatures, outer, len(frames))
     if deferred:
-        bits |= decode_rare(octets, frames, rows, np.zeros(2, PACKET), outer, len(frames))
+        how = U64(OUTERMOST * outer | FABRIC_FCS * fabric_fcs)
+        bits |= decode_rare(octets, frames, rows, np.zeros(2, PACKET), how, len(frames))
     return rows, int(bits) & (FRAGMENT | QUOTES)
 
 
