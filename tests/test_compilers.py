@@ -6,12 +6,14 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from numba.core import cgutils
 
 import traceflow
 from traceflow import compilers
@@ -211,3 +213,43 @@ def test_whether_a_kernel_is_in_the_cache_can_be_asked() -> None:
 
     assert not is_to_be_compiled(once)
     assert not is_to_be_compiled(object())
+
+
+def _element(numbers: Any, at: Any) -> Any:
+    return numbers[at]
+
+
+def _set_element(numbers: Any, at: Any) -> Any:
+    numbers[at] = 7
+    return 0
+
+
+def _cell(numbers: Any, at: Any) -> Any:
+    return numbers.reshape(2, 3)[at, at]
+
+
+@pytest.mark.parametrize("function", [_element, _set_element, _cell])
+def test_an_index_out_of_bounds_stops_a_kernel_of_the_house(
+    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One comparison without signs is enough: what is negative, or beyond 2**63, is above every length."""
+    monkeypatch.setattr(function, "__module__", "traceflow.of_a_test")
+    theirs = cgutils.do_boundscheck
+    compiled = numba.njit(**compilers._way(function), **compilers.HOUSE)(function)
+    length = 2 if function is _cell else 6
+    for number in (np.uint64, np.int64, np.uint32, np.int8):
+        numbers = np.arange(6, dtype=np.uint64)
+        for at in range(length):
+            compiled(numbers, number(at))
+        for beyond in (length, length + 1, 127, np.iinfo(number).max):
+            with pytest.raises(IndexError, match="out of bounds"):
+                compiled(numbers, number(beyond))
+    if function is _element:
+        assert compiled(np.arange(6, dtype=np.uint64), np.int64(-1)) == 5, "signed, it counts from the end"
+    for negative in (-length - 1, -100, -(2**63)):
+        with pytest.raises(IndexError, match="out of bounds"):
+            compiled(np.arange(6, dtype=np.uint64), np.int64(negative))
+    for huge in (2**63 - 1, 2**63, 2**64 - 1):
+        with pytest.raises(IndexError, match="out of bounds"):
+            compiled(np.arange(6, dtype=np.uint64), np.uint64(huge))
+    assert cgutils.do_boundscheck is theirs, "what others compile is Numba's business"

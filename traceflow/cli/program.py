@@ -91,6 +91,8 @@ def main(prog_name: str = "traceflow") -> NoReturn:
     # Where colorama is installed, Numba colours messages that it makes for itself, thousands of them while it compiles:
     # a fifteenth of a first run. What is shown of them has no colours in any case.
     os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
+    # Nothing here is linear algebra, and the threads that NumPy starts for it spin for 0.1 s before they rest.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _prepare_streams()
     code = run(sys.argv[1:], prog_name)
     _leave(code)
