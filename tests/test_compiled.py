@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from traceflow.compiled import (
     outline_kernel,
     put_octets,
     store_word,
+    system_function,
+    system_has,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,3 +212,13 @@ def test_compiled_and_plain_kernels_give_the_same() -> None:
         found.append(done.stdout.strip())
     assert found[0] == found[1]
     assert len(found[0]) == 2 * hashlib.sha256().digest_size
+
+
+def test_whether_the_system_has_a_function_can_be_asked() -> None:
+    assert not system_has("no_such_function_at_all")
+    assert not system_has("pread", "no_such_function_at_all")
+    if COMPILED and sys.platform == "linux" and struct.calcsize("P") == 8:
+        assert system_has("pread", "write")
+    if not COMPILED:
+        assert not system_has("pread")
+        assert system_function("pread", np.int64, np.int32) is None

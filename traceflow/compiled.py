@@ -14,7 +14,9 @@ With `NUMBA_DISABLE_JIT=1` the same functions run as plain Python; the tests run
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -58,6 +60,7 @@ __all__ = [
     "put_octets",
     "store_word",
     "system_function",
+    "system_has",
 ]
 
 U64 = np.uint64
@@ -301,10 +304,21 @@ fence: Any = intrinsic(_fence) if COMPILED else _no_fence
 For memory that is shared with the system's kernel, such as the ring of a live capture."""
 
 
+def system_has(*names: str) -> bool:
+    """Whether kernels can call these functions of the C library: compiled, on a 64-bit Linux that has them."""
+    if not COMPILED or sys.platform != "linux" or struct.calcsize("P") != 8:
+        return False
+    try:
+        return all(hasattr(ctypes.CDLL(None), name) for name in names)
+    except OSError:
+        return False
+
+
 def system_function(name: str, result: type[np.generic], *arguments: type[np.generic]) -> Any:
     """A function of the C library that kernels call; addresses are uint64. Plain kernels cannot.
 
-    The library must have it, else no kernel that names it can be loaded, and nothing checks what it is given.
+    The library must have it (`system_has`), else no kernel that names it can be loaded; and nothing checks what it is
+    given.
 
     Args:
         name: Its name.

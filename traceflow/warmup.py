@@ -223,7 +223,10 @@ def _compile_sources() -> None:
     rows = _batch_of(_DATAGRAM).frames
     octets = np.zeros(64, np.uint8)
     rows["start"], rows["offset"] = 0, 0
-    importlib.import_module("traceflow.sources.reread").scatter(octets, U64(0), rows, octets.copy())
+    reread = importlib.import_module("traceflow.sources.reread")
+    reread.scatter(octets, U64(0), rows, octets.copy())
+    if reread.CALLED:
+        reread.fetch_runs(np.int32(-1), rows, np.zeros(1, np.uint64), octets, octets.copy())
     ring = importlib.import_module("traceflow.sources.ring")
     words = np.zeros(64, np.uint32)
     ring.walk_block(words.view(np.uint8), words.view(np.uint16), words, U64(0), np.zeros(1, ring.WALK), rows)

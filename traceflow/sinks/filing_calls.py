@@ -10,32 +10,17 @@ rename unless the name is taken: asking first took a tenth of the time, and some
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
-import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import COMPILED, U64, kernel, system_function
+from traceflow.compiled import U64, kernel, system_function, system_has
 
 __all__ = ["CALLED", "NEW", "put_files", "zero_ended"]
 
-
-def _can_call() -> bool:
-    """Whether the system has what `put_files` calls."""
-    if not COMPILED or sys.platform != "linux" or struct.calcsize("P") != 8:
-        return False
-    names = ("open", "write", "close", "renameat2", "unlink")
-    try:
-        return all(hasattr(ctypes.CDLL(None), name) for name in names)
-    except OSError:
-        return False
-
-
-CALLED = _can_call()
+CALLED = system_has("open", "write", "close", "renameat2", "unlink")
 """Whether `put_files` can be called."""
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

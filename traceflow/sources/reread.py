@@ -2,11 +2,13 @@
 
 What lives here: the few open handles, and the order in which they are read. Frames of one flow lie scattered over
 a file, so neighbours are fetched in one read and then sorted out by a kernel.
+
+Where it can, the kernel reads as well: 14 000 reads that each give up the interpreter lock and wait for it took twice
+their time while another thread made files. What goes wrong there is read once more from Python, which can say why.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import OrderedDict
 from typing import Any, BinaryIO
@@ -14,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from traceflow.compiled import U64, kernel, put_octets
+from traceflow.compiled import U64, inline_kernel, kernel, put_octets, system_function, system_has
 from traceflow.errors import CannotReadError, UsageError
 from traceflow.sources.inputs import Input, Spool, open_path
 
@@ -29,7 +31,14 @@ _GAP_OCTETS = 16 * 1024
 _RUN_OCTETS = 1 << 20
 """A read begins anew at each multiple of this offset, which bounds the scratch buffer."""
 
+_SCRATCH_OCTETS = 2 * _RUN_OCTETS
+"""For a run and the frame that ends it; a larger one is read from Python."""
+
 _START_MAX = 2**32 - 1
+
+CALLED = system_has("pread")
+"""Whether `fetch_runs` can be called."""
+_pread = system_function("pread", np.int64, np.int32, np.uint64, np.uint64, np.int64)
 
 
 class Rereader:
@@ -73,20 +82,45 @@ class Rereader:
         rows["start"] = ends - captured
         octets = np.empty(total, np.uint8) if room is None or len(room) < total else room[:total]
         order = np.lexsort((rows["offset"], sources))
-        run_rows, view = rows.take(order), octets.data  # an index would go field by field
-        runs = _runs(run_rows["offset"], captured[order], sources[order])
-        firsts = np.array([first for first, _ in runs], np.intp)
-        heads, indexes = run_rows.take(firsts).tolist(), sources[order[firsts]].tolist()
-        offset_at, start_at, captured_at = map(list(rows.dtype.names or ()).index, ("offset", "start", "captured"))
-        for (first, behind), head, index in zip(runs, heads, indexes, strict=True):
-            given, low = self._inputs[index], head[offset_at]
-            if behind == first + 1:
-                self._read_at(given, low, view[head[start_at] : head[start_at] + head[captured_at]])
-                continue
-            run = run_rows[first:behind]
-            self._read_at(given, low, self._scratch_of(int((run["offset"] + run["captured"]).max()) - low))
-            scatter(self._scratch, U64(low), run, octets)
+        run_rows = rows.take(order)  # an index would go field by field
+        edges = _edges(run_rows["offset"], captured[order], sources[order])
+        indexes = sources[order[edges[:-1].astype(np.intp)]]
+        at = 0
+        while at < len(indexes):
+            at = self._call(run_rows, edges, indexes, at, octets)
+            if at < len(indexes):
+                self._fetch_run(self._inputs[indexes[at]], run_rows[int(edges[at]) : int(edges[at + 1])], octets)
+                at += 1
         return octets, rows
+
+    def _call(
+        self,
+        run_rows: npt.NDArray[np.void],
+        edges: npt.NDArray[np.uint64],
+        indexes: npt.NDArray[np.int64],
+        at: int,
+        octets: npt.NDArray[np.uint8],
+    ) -> int:
+        """Have the kernel read runs of one file, from number `at` on. Returns the first that it has not read."""
+        given = self._inputs[indexes[at]]
+        if not CALLED or given.path is None or given.spooled_at is not None or not given.rereadable:
+            return at
+        others = np.flatnonzero(indexes[at:] != indexes[at])
+        behind = at + int(others[0]) if len(others) else len(indexes)
+        if len(self._scratch) < _SCRATCH_OCTETS:
+            self._scratch = np.empty(_SCRATCH_OCTETS, np.uint8)
+        handle = np.int32(self._handle_of(given, given.path).fileno())
+        return at + int(fetch_runs(handle, run_rows, edges[at : behind + 1], self._scratch, octets))
+
+    def _fetch_run(self, given: Input, run: npt.NDArray[np.void], octets: npt.NDArray[np.uint8]) -> None:
+        """Read a run from Python."""
+        low = int(run["offset"][0])
+        if len(run) == 1:
+            start = int(run["start"][0])
+            self._read_at(given, low, octets.data[start : start + int(run["captured"][0])])
+            return
+        self._read_at(given, low, self._scratch_of(int((run["offset"] + run["captured"]).max()) - low))
+        scatter(self._scratch, U64(low), run, octets)
 
     def _scratch_of(self, length: int) -> memoryview:
         """The first octets of the scratch buffer, made larger where it is too small for them."""
@@ -152,21 +186,27 @@ class Rereader:
             self._handles.popitem()[1].close()
 
 
-def _runs(
+def _edges(
     offsets: npt.NDArray[np.uint64], captured: npt.NDArray[np.uint64], sources: npt.NDArray[np.int64]
-) -> list[tuple[int, int]]:
+) -> npt.NDArray[np.uint64]:
     """Cut frames, sorted by source and offset, into runs that are each fetched by one read.
 
     Returns:
-        (first, behind) of each run.
+        uint64[k + 1]: where each of the k runs begins, and the end of the last.
     """
     if not len(offsets):
-        return []
+        return np.zeros(1, np.uint64)
     far = offsets[1:] > offsets[:-1] + captured[:-1] + U64(_GAP_OCTETS)
     blocks = offsets // U64(_RUN_OCTETS)
     cuts = np.flatnonzero(far | (blocks[1:] != blocks[:-1]) | (sources[1:] != sources[:-1])) + 1
-    edges = [0, *cuts.tolist(), len(offsets)]
-    return list(itertools.pairwise(edges))
+    return np.concatenate([[0], cuts, [len(offsets)]]).astype(np.uint64)
+
+
+@inline_kernel
+def _scatter(scratch: Any, low: Any, run: Any, first: Any, behind: Any, octets: Any) -> Any:
+    for k in range(first, behind):
+        row = run[U64(k)]
+        put_octets(octets, U64(row["start"]), scratch, U64(row["offset"]) - low, U64(row["captured"]))
 
 
 @kernel
@@ -179,6 +219,49 @@ def scatter(scratch: Any, low: Any, run: Any, octets: Any) -> None:
         run: FRAME[k], all of it inside scratch.
         octets: uint8[n], each frame goes to its `start`.
     """
-    for k in range(run.shape[0]):
-        row = run[U64(k)]
-        put_octets(octets, U64(row["start"]), scratch, U64(row["offset"]) - low, U64(row["captured"]))
+    _scatter(scratch, low, run, U64(0), U64(run.shape[0]), octets)
+
+
+@inline_kernel
+def _read_whole(handle: Any, target: Any, start: Any, count: Any, offset: Any) -> Any:
+    """Read octets of a file into target[start:]. False where they do not fit, or are not all there."""
+    if count > U64(target.shape[0]) or start > U64(target.shape[0]) - count:
+        return False
+    got = U64(0)
+    while got < count:
+        step = _pread(handle, U64(target.ctypes.data) + start + got, count - got, np.int64(offset + got))
+        if step <= 0:
+            return False
+        got += U64(step)
+    return True
+
+
+@kernel
+def fetch_runs(handle: Any, rows: Any, edges: Any, scratch: Any, octets: Any) -> Any:
+    """Read runs of frames from a file, each by one read, and copy frames to where they belong.
+
+    Args:
+        handle: int32, the file.
+        rows: FRAME[m], sorted by offset.
+        edges: uint64[k + 1], where runs begin in `rows`, see `_edges`.
+        scratch: uint8[...], for a run at a time.
+        octets: uint8[n], each frame goes to its `start`.
+
+    Returns:
+        How many runs were read. The next one is larger than `scratch`, or cannot be read.
+    """
+    for r in range(edges.shape[0] - 1):
+        first, behind = edges[U64(r)], edges[U64(r + 1)]
+        row = rows[first]
+        low = U64(row["offset"])
+        if behind == first + U64(1):
+            if not _read_whole(handle, octets, U64(row["start"]), U64(row["captured"]), low):
+                return r
+            continue
+        high = low
+        for k in range(first, behind):
+            high = max(high, U64(rows[U64(k)]["offset"]) + U64(rows[U64(k)]["captured"]))
+        if not _read_whole(handle, scratch, U64(0), high - low, low):
+            return r
+        _scatter(scratch, low, rows, first, behind, octets)
+    return edges.shape[0] - 1
