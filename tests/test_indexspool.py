@@ -54,11 +54,13 @@ def test_entries_come_in_the_order_of_the_files(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("buffer", [0, 1 << 20])
 def test_a_full_disk_has_all_made_in_the_end(
-    files: tuple[FlowSet, list[Output]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    buffer: int, files: tuple[FlowSet, list[Output]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whether that is found out when entries are made, or when they are read again."""
     flows, written = files
-    full = Path("/dev/full").open("r+b", 0)  # noqa: SIM115 - the spool closes it
+    full = Path("/dev/full").open("r+b", buffer)  # noqa: SIM115 - the spool closes it
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
     spool = IndexSpool(tmp_path, flows)
     spool.add(written[:3])

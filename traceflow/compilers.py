@@ -95,8 +95,8 @@ class _Step(LoweringPass):
 def _check_bounds(context: Any, builder: Any, ind: Any, dimlen: Any, axis: Any = None) -> None:
     """Code that raises IndexError unless an index is within bounds: one comparison without signs.
 
-    A negative number is then above every length. Numba compares twice, with signs, and raises in two places: of a
-    batch, two threads took 62 ns a frame with that, 59 so.
+    A negative number is then above every length. Numba compares twice, with signs, and raises in two places: with that,
+    a run of two threads took 62 ns a frame, and takes 59.
     """
     with cgutils.if_unlikely(builder, builder.icmp_unsigned(">=", ind, dimlen)):
         context.call_conv.return_user_exc(builder, IndexError, ("index is out of bounds",))

@@ -77,10 +77,11 @@ class Gone:
     words: tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
 
 
+@dataclass(slots=True)
 class _Work:
     """FLOW rows that are still to be made.
 
-    Args:
+    Attributes:
         flows: FLOW[k], their place.
         used: Rows of it, from the first on, that are not zero.
         ended: LIVE[n].
@@ -90,20 +91,13 @@ class _Work:
         gone: The buffer that is free when they are made; None: no buffer.
     """
 
-    __slots__ = ("cause", "deep", "ended", "flows", "gone", "rows", "used")
-
-    def __init__(
-        self,
-        flows: npt.NDArray[np.void],
-        used: int,
-        ended: npt.NDArray[np.void],
-        rows: npt.NDArray[np.uint32],
-        deep: npt.NDArray[np.void],
-        cause: EndCause | None = None,
-        gone: Gone | None = None,
-    ) -> None:
-        self.flows, self.used, self.ended, self.rows, self.deep = flows, used, ended, rows, deep
-        self.cause, self.gone = cause, gone
+    flows: npt.NDArray[np.void]
+    used: int
+    ended: npt.NDArray[np.void]
+    rows: npt.NDArray[np.uint32]
+    deep: npt.NDArray[np.void]
+    cause: EndCause | None = None
+    gone: Gone | None = None
 
 
 def _count_causes(flows: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:

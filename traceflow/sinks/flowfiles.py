@@ -40,9 +40,9 @@ _BULK_FRAMES = 1 << 16
 """Frames that are read again at once in bulk. Frames of a flow lie scattered over seconds of the capture, all of which
 is read for each group: with 4096 frames, the capture is read 20 times in all."""
 _LOT_OCTETS = 1 << 19
-"""Captured octets that files of text are made of at once, small enough for the caches; for pcap files, of which there
-are no more octets than that, four times as many. With less, threads wait for each other more often (66 000 files: 2.3 s
-with 512 KiB, 1.6 s with 2 MiB)."""
+"""Captured octets that files are made of at once. Text is ten times as long, and this little stays in the caches; pcap
+files are made of four times as many: with fewer, threads wait for each other more often (66 000 files: 2.3 s with
+512 KiB, 1.6 s with 2 MiB)."""
 
 
 class FlowFiles:

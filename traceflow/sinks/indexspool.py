@@ -72,7 +72,11 @@ class IndexSpool:
             OSError: What was put away cannot be read again.
         """
         if self._file is not None:
-            self._file.seek(0)
+            try:
+                self._file.seek(0)  # and write what was not written yet
+            except OSError:  # a full disk
+                self.close()
+        if self._file is not None:
             for size in self._sizes:
                 yield self._file.read(size)
         yield from self._blocks(written[self._known :])

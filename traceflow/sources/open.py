@@ -212,8 +212,7 @@ class Captures:
 
         Args:
             frames: FRAME[m] that this chain gave, in any order, of any captures.
-            room: uint8[...] to put them into, where it is large enough; memory that the system has to clear first
-                takes longer to fill than frames take to read.
+            room: uint8[...] to put them into, where it is large enough.
 
         Returns:
             uint8[n] with all of them in the order given, and FRAME[m]: copies of the rows with `start` set into it.
