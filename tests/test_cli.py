@@ -439,6 +439,27 @@ def test_an_output_that_fails_midway(long_capture: Path, tmp_path: Path) -> None
     assert (tmp_path / "rows").stat().st_size > 0
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("more", [[], ["-T", "jsonl"], ["--stream"]])
+def test_rows_of_one_write_that_the_disk_takes_a_part_of(
+    unbuffered: str, more: list[str], fixtures_folder: Path, tmp_path: Path
+) -> None:
+    """The rows of http.pcap are more than 300 octets, of which the file may have 100; Python may buffer or not."""
+    with (tmp_path / "rows").open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "traceflow", "flows", "-q", *more, str(fixtures_folder / "http.pcap")],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT | {"PYTHONUNBUFFERED": unbuffered},
+            preexec_fn=with_file_limit(100),
+            check=False,
+            text=True,
+        )
+    assert done.returncode == Exit.INCOMPLETE
+    assert "rows are missing" in done.stderr
+    assert (tmp_path / "rows").stat().st_size == 100
+
+
 @pytest.mark.slow_plain("40 000 frames")
 def test_flow_files_that_fail_midway(long_capture: Path, fixtures_folder: Path, tmp_path: Path) -> None:
     # positions of 40 059 frames are 1.6 MB; the json of one direction of T17 is more than 4 MB, the others are less

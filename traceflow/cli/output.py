@@ -46,6 +46,7 @@ class StandardOutput:
 
     def __init__(self) -> None:
         self._written = False
+        self._begin = _position()
 
     def write(self, text: str) -> None:
         """Write and flush.
@@ -86,10 +87,19 @@ class StandardOutput:
         except BrokenPipeError:
             raise PipeClosedError from None
         except OSError as error:
-            kind = IncompleteOutputError if self._written else CannotWriteError
-            lost = "rows are missing" if self._written else "nothing was written"
+            some = self._written or _position() > self._begin
+            kind = IncompleteOutputError if some else CannotWriteError
+            lost = "rows are missing" if some else "nothing was written"
             raise kind(f"standard output cannot be written: {error.strerror or error}; {lost}") from error
         self._written = True
+
+
+def _position() -> int:
+    """How many octets stand in the file that standard output is; 0 where it is none."""
+    try:
+        return os.lseek(sys.stdout.fileno(), 0, os.SEEK_CUR)
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 def _takes_octets(stream: Any) -> bool:

@@ -161,9 +161,16 @@ class FlowFiles:
         if isinstance(failure, OSError):
             self.close()  # on a full disk the index may need the room that the positions took
             spool.close()
-        missing = [str(error) or type(error).__name__ for error in (*flows.errors, failure) if error is not None]
-        if stopped_early or flows.account.interrupted:
+        stopped_early = stopped_early or isinstance(failure, KeyboardInterrupt)
+        errors = (*flows.errors, None if stopped_early else failure)
+        missing = [str(error) or type(error).__name__ for error in errors if error is not None]
+        if flows.account.interrupted:
             missing.append(INTERRUPTED)
+        if stopped_early:
+            held = sum(len(output.numbers) for output in written)
+            missing.append(
+                f"{INTERRUPTED} while files were written: {held} of {flows.account.in_flows} frames are there"
+            )
         try:
             pieces = index_pieces(flows.account, flows.interfaces, missing, spool.pieces(written))
             write_whole(self._folder / INDEX_NAME, pieces, overwrite=self._overwrite)
