@@ -523,6 +523,7 @@ def test_progress_and_stopping(tmp_path: Path) -> None:
     _, count = write([path], tmp_path / "some", "pcap", stopped=lambda: next(answers))
     index = json.loads((tmp_path / "some" / "index.json").read_bytes())
     assert 0 < count == len(index["files"]) < 3000
+    assert index["incomplete"] == [f"interrupted by the user: files hold {3 * count} of 9000 frames"]
     assert {each.name for each in (tmp_path / "some").iterdir()} == {"index.json", *(f["file"] for f in index["files"])}
 
 
@@ -537,6 +538,7 @@ def test_an_interruption_leaves_whole_files_and_an_index(tmp_path: Path) -> None
         write([path], tmp_path / "out", "pcap", on_progress=interrupt)
     index = json.loads((tmp_path / "out" / "index.json").read_bytes())
     assert len(index["files"]) == 4096 // 3
+    assert index["incomplete"] == ["interrupted by the user: files hold 4095 of 9000 frames"]
     assert {each.name for each in (tmp_path / "out").iterdir()} == {"index.json", *(f["file"] for f in index["files"])}
 
 

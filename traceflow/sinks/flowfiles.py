@@ -168,9 +168,7 @@ class FlowFiles:
             missing.append(INTERRUPTED)
         if stopped_early:
             held = sum(len(output.numbers) for output in written)
-            missing.append(
-                f"{INTERRUPTED} while files were written: {held} of {flows.account.in_flows} frames are there"
-            )
+            missing.append(f"{INTERRUPTED}: files hold {held} of {flows.account.in_flows} frames")
         try:
             pieces = index_pieces(flows.account, flows.interfaces, missing, spool.pieces(written))
             write_whole(self._folder / INDEX_NAME, pieces, overwrite=self._overwrite)
