@@ -32,6 +32,7 @@ from traceflow.errors import CannotReadError, CannotWriteError, FileExists, Usag
 from traceflow.flows import FlowSet
 from traceflow.options import options_for
 from traceflow.pipeline import FlowCollector, Run
+from traceflow.sinks import flowfiles
 from traceflow.sinks.flowfiles import FlowFiles
 from traceflow.sinks.perflow import DEFAULT_BY, FORMATS
 from traceflow.sources import open_source
@@ -540,6 +541,25 @@ def test_an_interruption_leaves_whole_files_and_an_index(tmp_path: Path) -> None
     assert len(index["files"]) == 4096 // 3
     assert index["incomplete"] == ["interrupted by the user: files hold 4095 of 9000 frames"]
     assert {each.name for each in (tmp_path / "out").iterdir()} == {"index.json", *(f["file"] for f in index["files"])}
+
+
+def test_an_index_for_which_room_must_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the index is written; what was put away until then is given back, and it fits."""
+    path = many_flows(tmp_path / "x.pcap", 30, packets=3)
+    flows, count = write([path], tmp_path / "all", "pcap")
+    failed: list[Path] = []
+
+    def full_at_first(at: Path, pieces: Iterator[bytes], *, overwrite: bool) -> None:
+        octets = b"".join(pieces)
+        if at.name == "index.json" and not failed:
+            failed.append(at)
+            raise CannotWriteError(f"{at}: cannot write: No space left on device")
+        at.write_bytes(octets)
+
+    monkeypatch.setattr(flowfiles, "write_whole", full_at_first)
+    assert write([path], tmp_path / "again", "pcap")[1] == count == len(flows)
+    assert failed == [tmp_path / "again" / "index.json"]
+    assert (tmp_path / "again" / "index.json").read_bytes() == (tmp_path / "all" / "index.json").read_bytes()
 
 
 def start(program: str, *arguments: object) -> subprocess.Popen[bytes]:

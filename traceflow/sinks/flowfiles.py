@@ -170,8 +170,7 @@ class FlowFiles:
             held = sum(len(output.numbers) for output in written)
             missing.append(f"{INTERRUPTED}: files hold {held} of {flows.account.in_flows} frames")
         try:
-            pieces = index_pieces(flows.account, flows.interfaces, missing, spool.pieces(written))
-            write_whole(self._folder / INDEX_NAME, pieces, overwrite=self._overwrite)
+            self._write_index(flows, missing, spool, written)
         except OSError as error:
             failure = failure or error
         spool.close()
@@ -179,6 +178,20 @@ class FlowFiles:
             raise failure
         remove_files(self._folder, earlier - {output.name for output in written})
         return len(written)
+
+    def _write_index(self, flows: FlowSet, missing: list[str], spool: IndexSpool, written: list[Output]) -> None:
+        """Write `index.json`; on a full disk once more, in the room of what was put away and of the positions."""
+
+        def write() -> None:
+            pieces = index_pieces(flows.account, flows.interfaces, missing, spool.pieces(written))
+            write_whole(self._folder / INDEX_NAME, pieces, overwrite=self._overwrite)
+
+        try:
+            write()
+        except CannotWriteError:
+            self.close()
+            spool.close()
+            write()
 
     def _refuse_own_input(self, captures: Captures) -> None:
         """With `overwrite`, a flow file could take the name of a capture that is still to be read."""
