@@ -92,9 +92,6 @@ def main(prog_name: str = "traceflow") -> NoReturn:
     # Where colorama is installed, Numba colours messages that it makes for itself, thousands of them while it compiles:
     # a fifteenth of a first run. What is shown of them has no colours in any case.
     os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
-    # Threads come back from kernels and from the system while another one works in Python, and wait so long for it:
-    # with the usual 5 ms, writing 66 000 files took 2.2 s instead of 2.0.
-    sys.setswitchinterval(0.0003)
     # Nothing here is linear algebra, and the threads that NumPy starts for it spin for 0.1 s before they rest.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _prepare_streams()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 from traceflow.cli.commands import Files, Input
@@ -17,6 +18,10 @@ from traceflow.sinks.livefiles import MAX_OPEN_FILES, LiveFlowFiles
 from traceflow.sources import Captures
 
 __all__ = ["run"]
+
+_SWITCH_S = 0.0003
+"""How long a thread that comes back from the system waits, while files are written, for one that works in Python. With
+Python's 5 ms, 66 000 files took 2.2 s instead of 2.0; flows alone are traced faster with these."""
 
 
 def run(given: Input, wanted: Files) -> int:
@@ -114,6 +119,8 @@ def _write(session: Session, files: FlowFiles, collector: FlowCollector, wanted:
     flows = collector.flows()
     flows.account = session.account()
     assert isinstance(session.captures, Captures)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
     try:
         written = files.write(
             flows,
@@ -124,6 +131,8 @@ def _write(session: Session, files: FlowFiles, collector: FlowCollector, wanted:
         )
     except OSError as error:
         return error
+    finally:
+        sys.setswitchinterval(usual)
     session.progress.close()
     _say_written(written, Path(wanted.folder), quiet)
     return None
