@@ -5,7 +5,7 @@ it took twice the time of the calls, as long as another thread makes the next fi
 here: the first file that is not put ends the work, and `Filing.put`, which can say why, tries it again.
 
 Only where a 64-bit Linux has these functions under these names; elsewhere files are put one by one. `renameat2` can
-rename unless the name is taken: asking first took a tenth of the time, and somebody could take it meanwhile.
+rename unless the name is taken: asking first took an eighth of the time, and somebody could take it meanwhile.
 """
 
 from __future__ import annotations

@@ -8,10 +8,9 @@ captures have one set of handles.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,16 +132,20 @@ class ReadAhead:
 
     def _begin(self, outputs: list[Output]) -> Group:
         numbers = np.concatenate([output.numbers for output in outputs])
+        octets = sum(output.octets for output in outputs)
         places = [(0, len(numbers))]
-        if len(numbers) > self._most_frames or sum(output.octets for output in outputs) > GROUP_OCTETS:
+        if len(numbers) > self._most_frames or octets > GROUP_OCTETS:
             captured = self._rows["captured"][numbers.astype(np.intp) - 1]
             places = list(slices(captured, self._most_frames, GROUP_OCTETS))
-        octets = sum(output.octets for output in outputs) if len(places) == 1 else GROUP_OCTETS
-        room = self._room(octets)
-        loads = (functools.partial(self._load, numbers[start:stop], room) for start, stop in places)
-        first = self._thread.submit(next(loads))
-        later = (self._thread.submit(load).result() for load in loads)
-        return Group(outputs, len(places) == 1, itertools.chain((future.result() for future in (first,)), later))
+        room = self._room(octets if len(places) == 1 else GROUP_OCTETS)
+        loads = [functools.partial(self._load, numbers[start:stop], room) for start, stop in places]
+        return Group(outputs, len(places) == 1, self._parts(self._thread.submit(loads[0]), loads[1:]))
+
+    def _parts(self, first: Future[Loaded], later: Sequence[Callable[[], Loaded]]) -> Iterator[Loaded]:
+        """The part that is being read, and the others, each read when it is asked for."""
+        yield first.result()
+        for load in later:
+            yield self._thread.submit(load).result()
 
     def _room(self, octets: int) -> npt.NDArray[np.uint8]:
         """Memory for a group; that of the one before stays as it is."""
