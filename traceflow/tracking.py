@@ -30,6 +30,7 @@ from traceflow.runs import (
     MARK,
     count_more,
     due_at,
+    fetch_state,
     pass_run,
     take_hints,
     write_mark,
@@ -334,6 +335,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         packet = packets[i]
         mark = marks[i]
         number = U64(table["first"]) + i
+        fetch_state(table, live, i)
         _set_clock(table, frame, number)
         if table["clock_ns"] >= table["pause_ns"] and U64(table["clocked"]) != U64(0):
             return
