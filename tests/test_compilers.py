@@ -114,6 +114,51 @@ def test_a_damaged_cache_costs_time_alone(tmp_path: Path) -> None:
     assert _run(tmp_path, "first")[:2] == ["first 11 21 31", "compiled"]
 
 
+_SENT = """
+import sys
+import numpy as np
+from traceflow.compilers import expect_piece, export_piece, kernel
+from traceflow.live import LIVE, live_rows
+from traceflow.states import _add
+U64 = np.uint64
+
+def write(rows, letter):
+    _add(rows[U64(0)], letter)
+
+if sys.argv[1] == "send":
+    open(sys.argv[2], "wb").write(export_piece(_add, LIVE, U64))
+else:
+    from numba.core import event
+    sent, rows, write = open(sys.argv[2], "rb").read(), live_rows(1), kernel(write)
+    with event.install_recorder("numba:compile") as recorder, expect_piece(_add, lambda: sent):
+        write(rows, U64(ord("S")))
+        write(rows, U64(ord("h")))
+    compiled = {item.data["dispatcher"].py_func.__name__ for _, item in recorder.buffer}
+    print(rows["history"][0].tobytes()[:3], rows["letters"][0], "_add" in compiled)
+"""
+
+
+@pytest.mark.once("kernels compiled anew")
+def test_a_piece_comes_from_another_process(tmp_path: Path) -> None:
+    """It does the same, and is compiled here only where what came is cut off, or of another source."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    sent = tmp_path / "sent"
+
+    def call(what: str) -> str:
+        command = [sys.executable, "-c", _SENT, what, str(sent)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    call("send")
+    whole = sent.read_bytes()
+    assert call("take") == r"b'Sh\x00' 2 False"
+    name, digest, code = whole.split(b"\n", 2)
+    for other in (b"", name, whole[: len(whole) // 2], b"\n".join((name, digest[::-1], code))):
+        sent.write_bytes(other)
+        assert call("take") == r"b'Sh\x00' 2 True", other[:200]
+
+
 def _of_the_house(function: Any) -> Any:
     """What others write is compiled as Numba does it, so this says it is ours."""
     function.__module__ = "traceflow.some"

@@ -41,6 +41,7 @@ __all__ = [
     "analyse_segment",
     "analysis_rows",
     "analysis_text",
+    "judge",
     "open_analysis",
     "shift_of",
 ]
@@ -424,7 +425,7 @@ def _advance(packet: Any, near: Any, far: Any, timings: Any, seq: Any, length: A
 def _is_smooth(packet: Any, near: Any, far: Any, seq: Any, ack: Any, length: Any) -> Any:
     """Whether nothing can be said of a segment: it follows the one before, and acknowledges what was seen.
 
-    `_judge` would find no flag for it, and `_pass_smoothly` does to the state what `_judge` would do.
+    `judge` would find no flag for it, and `_pass_smoothly` does to the state what `judge` would do.
     """
     if U64(packet["flags"]) & U64(_SPECIAL | ACK) != U64(ACK) or packet["window"] == 0:
         return False
@@ -499,11 +500,12 @@ def analyse_segment(
     if _is_smooth(packet, near, far, seq, ack, length):
         _pass_smoothly(packet, near, far, deep, upside, ack, length, frame["time_ns"])
     else:
-        _judge(packet, deep, upside, reused, seq, ack, length, frame["time_ns"], mark)
+        again = U64(1) if reused else U64(0)  # one type, whether it is known or not: compiled once
+        judge(packet, deep, upside, again, seq, ack, length, frame["time_ns"], mark)
 
 
 @outline_kernel
-def _judge(
+def judge(
     packet: Any, deep: Any, upside: Any, reused: Any, seq: Any, ack: Any, length: Any, time_ns: Any, mark: Any
 ) -> Any:
     """Judge and note any segment; arguments as above."""
@@ -529,7 +531,7 @@ def _judge(
     fills = length != U64(0) or flags & U64(SYN | FIN) != U64(0)
     if fills and found & U64(KEEP_ALIVE) == U64(0):
         found |= _judge_late(packet, near, far, deep, seq, length, time_ns)
-    if reused or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
+    if reused != U64(0) or (flags & U64(SYN | ACK) == U64(SYN | ACK) and seq != U64(0)):
         found |= U64(REUSED_PORTS)
     _advance(packet, near, far, timings, seq, length, found, time_ns)
     if acks:

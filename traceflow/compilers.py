@@ -16,12 +16,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba.core import cgutils, types
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import CompilerBase, DefaultPassBuilder, compile_result
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import LoweringPass, PassManager, register_pass
+from numba.core.funcdesc import ExternalFunctionDescriptor
 from numba.core.typed_passes import NativeLowering
 
 __all__ = [
@@ -29,6 +32,9 @@ __all__ = [
     "HOUSE",
     "cached_kernels",
     "compile_cached",
+    "compile_piece",
+    "expect_piece",
+    "export_piece",
     "inline_kernel",
     "is_to_be_compiled",
     "kernel",
@@ -366,7 +372,117 @@ def _make_piece(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
     bare._compile_for_args = whole._compile_for_args
     if _of_house(function) and not _of_decode(function):
         bare.get_call_template = _once_for_all_sizes(bare.get_call_template)
+        if _LEAN and hasattr(bare, "_cache"):
+            bare._cache = _FromElsewhere(function)
     return bare
+
+
+class _FromElsewhere:
+    """In place of a cache of a piece: asks for what another process has compiled, see `expect_piece`."""
+
+    cache_path = None
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._name = _name_of(function)
+
+    def load_overload(self, arguments: Any, context: Any) -> Any:
+        """What Numba calls before it compiles for these types; None: it is to compile."""
+        read = _EXPECTED.get(self._name)
+        return None if read is None else _loaded(read(), tuple(arguments), context)
+
+    def save_overload(self, arguments: Any, compiled: Any) -> None:
+        """What Numba calls when it has compiled."""
+
+    def flush(self) -> None:
+        """What Numba calls to compile anew."""
+
+
+_EXPECTED: dict[str, Callable[[], bytes]] = {}
+
+
+@contextlib.contextmanager
+def expect_piece(piece: Any, read: Callable[[], bytes]) -> Iterator[None]:
+    """While this lasts, an outlined piece is not compiled where it is needed, but taken from another process.
+
+    Args:
+        piece: The piece.
+        read: Waits for what `export_piece` gave there. Where that is nothing, or of other types, the piece is compiled
+            here.
+    """
+    name = _name_of(piece.__wrapped__) if COMPILED else ""
+    _EXPECTED[name] = read
+    try:
+        yield
+    finally:
+        del _EXPECTED[name]
+
+
+def compile_piece(piece: Any, *kinds: Any) -> Any:
+    """Compile an outlined piece before a kernel needs it.
+
+    Args:
+        piece: The piece.
+        kinds: dtype or NumPy's type of each argument; np.bool_ for a condition.
+
+    Returns:
+        What Numba made of it.
+    """
+    arguments = tuple(numba.from_dtype(np.dtype(kind)) for kind in kinds)
+    piece.compile(arguments)
+    return piece.overloads[arguments]
+
+
+def export_piece(piece: Any, *kinds: Any) -> bytes:
+    """Compile an outlined piece that returns nothing for a process that expects it, see `expect_piece`.
+
+    Args:
+        piece: The piece.
+        kinds: As for `compile_piece`.
+
+    Returns:
+        Its name, a digest of what it was compiled from and for, and its code; b"" where Numba has another way.
+    """
+    compiled = compile_piece(piece, *kinds)
+    if not _LEAN or compiled.signature.return_type != types.none:
+        return b""
+    with global_compiler_lock:
+        compiled.library._ensure_finalized()  # which links into it what it calls
+    code = compiled.library._final_module.as_bitcode()
+    return b"\n".join((compiled.fndesc.llvm_func_name.encode(), _digest_of(compiled.signature.args), code))
+
+
+def _loaded(sent: bytes, arguments: tuple[Any, ...], context: Any) -> Any:
+    """What `export_piece` gave, as something that kernels of this process can call; None where it does not fit."""
+    name, _, rest = sent.partition(b"\n")
+    digest, _, code = rest.partition(b"\n")
+    if not code or digest != _digest_of(arguments):
+        return None
+    library = cast("Any", _PieceLibrary)(context.codegen(), name.decode())
+    try:
+        library._final_module = llvm.parse_bitcode(code)
+    except RuntimeError:  # it was cut off
+        return None
+    library._finalized = True
+    return compile_result(
+        target_context=context,
+        signature=types.none(*arguments),
+        objectmode=False,
+        fndesc=ExternalFunctionDescriptor(name.decode(), types.none, arguments),
+        library=library,
+        entry_point=object(),
+    )
+
+
+def _digest_of(arguments: tuple[Any, ...]) -> bytes:
+    """The types of a piece, and of which version of its source: the text of a Record says where each column lies."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(_sources_digest().encode())
+    digest.update("|".join(map(str, arguments)).encode())
+    return digest.hexdigest().encode()
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _once_for_all_sizes(call_template: Callable[..., Any]) -> Callable[..., Any]:

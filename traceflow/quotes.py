@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, outline_kernel
-from traceflow.keys import find_row, hash_key, is_reversed
+from traceflow.keys import find_row, is_reversed
 from traceflow.packets import PACKET
 
 __all__ = ["NO_QUOTES", "QUOTED", "Quotes", "note_quote"]
 
-QUOTED = np.dtype([("number", "u8"), ("flow", "u8")], align=True)
-"""Number of a frame with an ICMP error, and of the flow it points at (0: none that was live)."""
+QUOTED = np.dtype([("number", "u8"), ("flow", "u8"), ("hashed", "u4")], align=True)
+"""Number of a frame with an ICMP error, of the flow it points at (0: none that was live), and the hash of that key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Quotes:
 
     Attributes:
         packets: PACKET[q]: the quoted packets whose key could be read.
-        quoted: QUOTED[q] of the same, by ascending number; `flow` is filled by the table.
+        quoted: QUOTED[q] of the same, by ascending number; `flow` and `hashed` are filled by the table.
     """
 
     packets: npt.NDArray[np.void]
@@ -53,7 +53,7 @@ def note_quote(state: Any, live: Any, slots: Any, quotes: Any, quoted: Any, numb
         live: LIVE[n].
         slots: The index of keys.py.
         quotes: PACKET[q].
-        quoted: QUOTED[q].
+        quoted: QUOTED[q], with their hashes.
         number: Number of the frame.
     """
     at = U64(state["quote"])
@@ -64,8 +64,7 @@ def note_quote(state: Any, live: Any, slots: Any, quotes: Any, quoted: Any, numb
         return  # the quote could not be read
     packet = quotes[at]
     upside = False if state["directed"] else is_reversed(packet)
-    mask = U64(state["key_mask"])
-    found = find_row(slots, live, packet, upside, hash_key(packet, upside, state["secret"], mask), mask)
+    found = find_row(slots, live, packet, upside, U64(quoted[at]["hashed"]), U64(state["key_mask"]))
     if found != U64(0):
         flow = live[found - U64(1)]
         flow["icmp_errors"] += U64(1)

@@ -7,7 +7,7 @@ way the letters of `history`. Sources of the definitions: RFC 9293 for segments,
 Nothing here decides where a flow begins or ends; it says what is known (`timing`, `reopens`) and `table.py` decides.
 
 Most segments are data or acknowledgments in order, which change nothing but a sequence number: they are done in a few
-comparisons (`follow_segment`). All others take the long way (`_follow_rare`).
+comparisons (`follow_segment`). All others take the long way (`follow_rare`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ __all__ = [
     "add_turn",
     "follow_datagram",
     "follow_in_order",
+    "follow_rare",
     "follow_segment",
     "is_in_order",
 ]
@@ -234,7 +235,7 @@ def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, b
     if U64(packet["flags"]) & U64(SYN | FIN | RST | ACK) == U64(ACK) and is_in_order(packet, half, other):
         follow_in_order(packet, half)
         return
-    _follow_rare(packet, flow, half, other, upside, by_syn != 0)  # one type, whatever `by_syn` has: compiled once
+    follow_rare(packet, flow, half, other, upside, by_syn != 0)  # one type, whatever `by_syn` has: compiled once
 
 
 @inline_kernel
@@ -251,7 +252,7 @@ def follow_datagram(packet: Any, flow: Any, half: Any, upside: Any) -> Any:
 
 
 @outline_kernel
-def _follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_syn: Any) -> Any:
+def follow_rare(packet: Any, flow: Any, half: Any, other: Any, upside: Any, by_syn: Any) -> Any:
     """The long way of `follow_segment`: what is new of the sender, its move, and what it says of the other end."""
     side = flow["high_side"] if upside else flow["low_side"]
     peer = flow["low_side"] if upside else flow["high_side"]

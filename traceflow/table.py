@@ -199,6 +199,8 @@ class FlowTable:
         marks, state = self._marks[: len(packets)], self._state
         if hashes is None:
             hashes = self.hash_keys(packets, self._hashes)
+        if len(quotes.packets):
+            quotes.quoted["hashed"] = self.hash_keys(quotes.packets, np.zeros(len(quotes.packets), np.uint32))
         state["at"], state["first"] = 0, first_number
         if self.plan.shots:
             self._place_shots(shots_at, shots_at + len(packets))
