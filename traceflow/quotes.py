@@ -19,8 +19,8 @@ from traceflow.packets import PACKET
 
 __all__ = ["NO_QUOTES", "QUOTED", "Quotes", "note_quote"]
 
-QUOTED = np.dtype([("number", "u8"), ("flow", "u8"), ("hashed", "u4")], align=True)
-"""Number of a frame with an ICMP error, of the flow it points at (0: none that was live), and the hash of that key."""
+QUOTED = np.dtype([("number", "u8"), ("flow", "u8")], align=True)
+"""Number of a frame with an ICMP error, and of the flow it points at (0: none that was live)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Quotes:
 
     Attributes:
         packets: PACKET[q]: the quoted packets whose key could be read.
-        quoted: QUOTED[q] of the same, by ascending number; `flow` and `hashed` are filled by the table.
+        quoted: QUOTED[q] of the same, by ascending number; `flow` is filled by the table.
     """
 
     packets: npt.NDArray[np.void]
@@ -45,7 +45,7 @@ NO_QUOTES = Quotes(np.zeros(0, PACKET), np.zeros(0, QUOTED))
 
 
 @outline_kernel
-def note_quote(state: Any, live: Any, slots: Any, quotes: Any, quoted: Any, number: Any) -> Any:
+def note_quote(state: Any, live: Any, slots: Any, quotes: Any, quoted: Any, hashes: Any, number: Any) -> Any:
     """Write the flow that an ICMP error points at beside its number, and count the error there.
 
     Args:
@@ -53,7 +53,8 @@ def note_quote(state: Any, live: Any, slots: Any, quotes: Any, quoted: Any, numb
         live: LIVE[n].
         slots: The index of keys.py.
         quotes: PACKET[q].
-        quoted: QUOTED[q], with their hashes.
+        quoted: QUOTED[q].
+        hashes: uint32[q], of the keys of `quotes`.
         number: Number of the frame.
     """
     at = U64(state["quote"])
@@ -64,7 +65,7 @@ def note_quote(state: Any, live: Any, slots: Any, quotes: Any, quoted: Any, numb
         return  # the quote could not be read
     packet = quotes[at]
     upside = False if state["directed"] else is_reversed(packet)
-    found = find_row(slots, live, packet, upside, U64(quoted[at]["hashed"]), U64(state["key_mask"]))
+    found = find_row(slots, live, packet, upside, U64(hashes[at]), U64(state["key_mask"]))
     if found != U64(0):
         flow = live[found - U64(1)]
         flow["icmp_errors"] += U64(1)

@@ -40,7 +40,7 @@ _KEY_MASKS = {"vlan": VLAN_MASK, "tunnel": TUNNEL_MASK}
 _TCP, _UDP = 6, 17
 _FIRST_ROWS, _FIRST_SLOTS = 1 << 18, 2048
 _FIRST_RECORDS = 1 << 27  # words: 1 GiB, which is there when it is touched; a system may refuse much more
-_NO_HINTS = np.zeros(0, np.uint32)
+_NO_HINTS = _NO_HASHES = np.zeros(0, np.uint32)
 _ROWS_IN_ORDER = np.arange(GONE_ROWS, dtype=np.uint32)
 _PART_FLOWS = 4096
 
@@ -167,7 +167,7 @@ class FlowTable:
         hooks = (*kept, self.plan.rows, self.plan.shared, self._steer, self._shots_left)
         live, deep = (part.view(np.uint64) for part in (self._live, self._deep))
         gone, gone_deep = self._harvest.gone.words
-        self._words = (live, gone, deep, gone_deep, hooks, self._live.view(HOT), _NO_HINTS)
+        self._words = (live, gone, deep, gone_deep, hooks, self._live.view(HOT), _NO_HINTS, _NO_HASHES)
 
     def track(
         self,
@@ -199,15 +199,16 @@ class FlowTable:
         marks, state = self._marks[: len(packets)], self._state
         if hashes is None:
             hashes = self.hash_keys(packets, self._hashes)
+        quoted = _NO_HASHES
         if len(quotes.packets):
-            quotes.quoted["hashed"] = self.hash_keys(quotes.packets, np.zeros(len(quotes.packets), np.uint32))
+            quoted = self.hash_keys(quotes.packets, np.zeros(len(quotes.packets), np.uint32))
         state["at"], state["first"] = 0, first_number
         if self.plan.shots:
             self._place_shots(shots_at, shots_at + len(packets))
         batch = frames, packets, marks, hashes, quotes.packets, quotes.quoted
         while True:
             rows = self._live, self._slots, self._heap, self._deep
-            track(state, *rows, (*self._words[:-1], hints), batch)
+            track(state, *rows, (*self._words[:-2], hints, quoted), batch)
             if state[0]["at"] == len(packets):
                 break
             if state[0]["clock_ns"] >= state[0]["pause_ns"]:
@@ -281,8 +282,9 @@ class FlowTable:
             flows = self._harvest.take_gone(ended)
             if len(self.plan.rows):
                 self._keep_records(flows, _ROWS_IN_ORDER[:ended], of_gone=True)
-            live, _, deep, _, hooks, ends, hints = self._words
-            self._words = (live, self._harvest.gone.words[0], deep, self._harvest.gone.words[1], hooks, ends, hints)
+            live, _, deep, _, *_, ends, hints, quoted = self._words
+            gone, gone_deep = self._harvest.gone.words
+            self._words = (live, gone, deep, gone_deep, self._words[4], ends, hints, quoted)
             self._state[0]["ended"] = 0
 
     def _take_live(self, rows: npt.NDArray[np.uint32], cause: EndCause) -> None:

@@ -316,7 +316,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             before upper end; the plan of steering.py; words of their shared records; STEER[1]; and words of the
             records of the sender after each packet, all of them empty without plugins; then HOT[n * lines of a row],
             where the ends of `live` are, at lines 1 and 2 of each row; then uint32[m], what `find_first_rows` said of
-            the batch at some earlier time, or nothing.
+            the batch at some earlier time, or nothing; then uint32[q], hashes of the keys of quotes.
         batch: FRAME[m]; PACKET[m], where a Verdict may be set; MARK[m], filled; uint32[m], hashes of the keys; and the
             quotes of ICMP errors: PACKET[q], QUOTED[q].
     """
@@ -356,7 +356,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
         tcp = packet["protocol"] == _TCP
         upside = False if table["directed"] else is_reversed(packet)
         if not tcp and U64(packet["bits"]) & U64(QUOTES):
-            note_quote(table, live, slots, quotes, quoted, number)
+            note_quote(table, live, slots, quotes, quoted, words[7], number)
         hashed = U64(hashes[i])
         found = find_row(slots, live, packet, upside, hashed, table["key_mask"])
         reused = found != U64(0) and tcp and _opens_another(table, packet, live[found - U64(1)], upside)
