@@ -144,6 +144,31 @@ def test_hints_decide_nothing(steps: list[Any], hints: list[int]) -> None:
     assert (marks, [repr(row) for row in table.drain().tolist()]) == expected[:2]
 
 
+@settings(deadline=None)
+@given(steps=st.lists(st.one_of(NEXT, NEXT, ANY), max_size=60), batch=st.sampled_from([1, 5, 64]))
+def test_rows_that_are_touched_beforehand_decide_nothing(steps: list[Any], batch: int) -> None:
+    """Of 1 500 000 rows on they are; here of the first on, up to the end of each batch."""
+    frames, packets = frames_of(OPENING + steps, TCP)
+    table, again, marks = FlowTable(Options(), seed=1), packets.copy(), []
+    state = table._state[0]
+    state["many_rows"] = 0
+    for at in range(0, len(frames), batch):
+        some = slice(at, at + batch)
+        marks += table.track(frames[some], again[some], 1 + at).tolist()
+        assert at == 0 or state["touched"] == len(frames[some])
+    table.end()
+    expected = traced(frames, packets, Options(), quick=False)
+    assert (marks, [repr(row) for row in table.drain().tolist()]) == expected[:2]
+
+
+def test_few_rows_are_not_touched_beforehand() -> None:
+    frames, packets = frames_of(OPENING, TCP)
+    table = FlowTable(Options(), seed=1)
+    for at in (0, len(frames)):
+        table.track(frames, packets, 1 + at)
+        assert table._state[0]["touched"] == 0
+
+
 def test_hints_of_a_batch_are_the_rows_of_live_flows() -> None:
     """Flows 1 to 3 have the rows 1 to 3, each plus one; a packet of no live flow has none."""
     frames, packets = frames_of(OPENING, TCP)

@@ -29,7 +29,7 @@ from traceflow.quotes import NO_QUOTES, Quotes
 from traceflow.states import TIMINGS
 from traceflow.steering import NO_PLAN, STEER, STEERED, Plan
 from traceflow.timeouts import GONE_NS, HEAP, NEVER_NS, clear_heap, grown_heap, when_due
-from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MARK, STATE, TCP_END, tick, track
+from traceflow.tracking import FROM_RESPONDER, FROM_UPPER, GONE_ROWS, MANY_ROWS, MARK, STATE, TCP_END, tick, track
 
 __all__ = ["FROM_RESPONDER", "FROM_UPPER", "LATE", "MARK", "FlowTable"]
 
@@ -109,7 +109,7 @@ class FlowTable:
         state["analysis"] = options.analysis
         state["quick"] = not plan.rows.size and options.active_timeout_ns is None
         state["plugins"], state["record_words"], state["shots"] = len(plan.rows), plan.record_words, plan.shots
-        state["pause_ns"] = NEVER_NS
+        state["pause_ns"], state["many_rows"] = NEVER_NS, MANY_ROWS
         self.plan = plan
         self._both_words = 2 * plan.record_words
         self._steered, self._records = cache_line_rows(0, STEERED), np.zeros(0, np.uint64)

@@ -27,12 +27,15 @@ from traceflow.runs import (
     FROM_UPPER,
     HINTS,
     HOUR_NS,
+    MANY_ROWS,
     MARK,
+    begin_touching,
     count_more,
     due_at,
     fetch_state,
     pass_run,
     take_hints,
+    touch_rows,
     write_mark,
 )
 from traceflow.states import CLOSING, TIMINGS, add_turn, follow_datagram, follow_segment
@@ -40,7 +43,7 @@ from traceflow.steering import hand_out, steer_flow
 from traceflow.tcp import FIN, count_flags, note_segment, opens_new_flow, turns_direction
 from traceflow.timeouts import FIRST, NEVER_NS, drop_row, due_row, push_row, wake_earlier
 
-__all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MARK", "STATE", "TCP_END", "tick", "track"]
+__all__ = ["FROM_RESPONDER", "FROM_UPPER", "GONE_ROWS", "MANY_ROWS", "MARK", "STATE", "TCP_END", "tick", "track"]
 
 STATE = np.dtype(
     [
@@ -77,6 +80,9 @@ STATE = np.dtype(
         ("syn_opens", "u1"),
         ("analysis", "u1"),
         ("quick", "u1"),  # whether frames may take the short way of runs.py
+        ("turn", "u8"),  # frame of the batch at which rows are touched again, see runs.py
+        ("many_rows", "u8"),  # from how many rows on
+        ("touched", "u8"),  # first frame of it whose row was not touched
         ("hints", "u8", (HINTS,)),  # rows, plus one, of the next frames; see runs.py
         ("tcp_end", "u1"),
         ("direction", "u1"),
@@ -324,13 +330,18 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
     table = state[U64(0)]
     if table["at"] == U64(0):
         table["quote"] = 0
+        begin_touching(table)
     verdicts = table["verdicts"]
     take_hints(table, slots, hashes, words[6], U64(table["at"]))
     while True:
+        while U64(table["at"]) >= U64(table["turn"]):
+            touch_rows(table, live, slots, hashes, words[6])
         i = pass_run(table, live, slots, heap, deep, words, batch, U64(table["at"]))
         table["at"] = i
         if i == U64(len(packets)) or _lacks_room(table, live, slots):
             return
+        if i >= U64(table["turn"]):
+            continue
         frame = frames[i]
         packet = packets[i]
         mark = marks[i]
