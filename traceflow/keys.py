@@ -26,6 +26,7 @@ __all__ = [
     "index_row",
     "is_low_end",
     "is_reversed",
+    "is_row_of",
     "is_same_key",
     "is_same_tag",
     "reindex",
@@ -160,6 +161,12 @@ def is_same_tag(row: Any, packet: Any, mask: Any) -> Any:
 
 
 @inline_kernel
+def is_row_of(row: Any, packet: Any, upside: Any, mask: Any) -> Any:
+    """Whether a row is that of the live flow with the key of a packet; arguments as for `find_row`."""
+    return is_same_key(row, packet, upside) and (mask == U64(0) or is_same_tag(row, packet, mask))
+
+
+@inline_kernel
 def first_row(slots: Any, hashed: Any) -> Any:
     """Row number plus one of the first entry with a hash, or 0: likely the flow of that hash; touches the index alone.
 
@@ -212,8 +219,7 @@ def find_row(slots: Any, live: Any, packet: Any, upside: Any, hashed: Any, mask:
     while slots[at] != EMPTY:
         if U64(slots[at]) >> _ROW_BITS == hashed:
             found = U64(slots[at]) & _ROW_MASK
-            row = live[found - U64(1)]
-            if is_same_key(row, packet, upside) and (mask == U64(0) or is_same_tag(row, packet, mask)):
+            if is_row_of(live[found - U64(1)], packet, upside, mask):
                 return found
         at = (at + U64(1)) & last
     return U64(0)
