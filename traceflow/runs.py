@@ -9,8 +9,8 @@ way that do something (`count_more`, `follow_in_order`, `analyse_segment`), and 
 do nothing. Without the short way (STATE `quick` 0) all results are the same; tests hold the two equal.
 
 The flow of a frame is looked up some frames ahead: first its slot of the index is fetched, then the row that it names,
-whose number waits in `hints` of STATE until the frame's turn. Whatever happens in between, that is a hint alone: the
-key in the row decides, and a row that was freed matches none.
+whose number waits in `hints` of STATE until the frame's turn, whichever way it takes. Whatever happens in between, that
+is a hint alone: the key in the row decides, and a row that was freed matches none.
 """
 
 from __future__ import annotations
