@@ -53,6 +53,14 @@ assert account.fragments_late and captures.frames_read
 print(sorted({{item.data["dispatcher"].py_func.__name__ for _, item in recorder.buffer}}))
 """
 
+_AGAIN = """
+from numba.core import event
+from traceflow.warmup import compile_all
+with event.install_recorder("numba:compile") as recorder:
+    compile_all()
+print(sorted({item.data["dispatcher"].py_func.__name__ for _, item in recorder.buffer}))
+"""
+
 
 @LIBPCAP
 @pytest.mark.once("all kernels compiled anew")
@@ -70,6 +78,9 @@ def test_nothing_is_left_to_compile(tmp_path: Path, fixtures_folder: Path) -> No
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["['follow_rare', 'track']", "[]", "[]"]
+    command = [sys.executable, "-c", _AGAIN]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]"]
 
 
 _KNOWN_KERNELS = """

@@ -144,18 +144,19 @@ class _Reading(threading.Thread):
 def beside(work: Callable[[], object]) -> None:
     """Work in a process of its own, without the collector of garbage: it took a tenth of the time.
 
-    First comes a piece of the table's kernel, which goes to standard output: the other process expects it.
+    First comes a piece of the table's kernel, which goes to standard output: the other process expects it where it has
+    to compile that.
     """
     gc.disable()
     with open(1, "wb") as output:  # closed then, which that of sys.stdout is not
-        if COMPILED:
+        if is_to_be_compiled(track):
             output.write(export_piece(judge, PACKET, ANALYSIS, np.bool_, *(U64,) * 4, np.int64, MARK))
     work()
 
 
 def _compile_table() -> None:
     """Compile the longest kernel; that of the hashes, which is called before it, is left to the others."""
-    if COMPILED:  # what needs no piece of the other process comes first: that one takes a second and a half
+    if is_to_be_compiled(track):  # what needs no piece of the other process first: that one takes a second and a half
         compile_piece(follow_rare, PACKET, LIVE, HOT, HOT, np.bool_, np.bool_)
     nothing = np.zeros(0, np.uint32)
     FlowTable(Options()).track(np.zeros(0, FRAME), np.zeros(0, PACKET), 1, hashes=nothing)
