@@ -2,8 +2,8 @@
 
     python benchmarks/stages.py CAPTURE [--no-analysis] [--runs 3] [--after FRAMES]
 
-Does by hand what `pipeline.Engine` and `FlowCollector` do to a batch, with a look at the clock between the stages;
-kernels are compiled before. `--after` counts the time of frames behind the first so many alone. Prints one line of
+Does by hand what `pipeline.Engine` and `FlowCollector` do to a batch, with a look at the clock between the stages, and
+ends what is live at the end as `Run.steps` does, some thousand flows at a time; kernels are compiled before. `--after` counts the time of frames behind the first so many alone. Prints one line of
 json: seconds of each stage (medians of the runs), frames, flows, octets of the capture. compare.py shows them as
 nanoseconds a frame.
 """
@@ -115,7 +115,8 @@ def stages(path: Path, *, analysis: bool = True, after: int = 0) -> dict[str, An
             watch.took("frame map")
             counted += len(batch.frames) if frames >= after else 0
             frames += len(batch.frames)
-        collector.take(run.end())
+        for step in run.end_in_parts():
+            collector.take(step)
         watch.took("end of input")
         collector.frame_map.lists()
         watch.took("frame lists")
