@@ -3,9 +3,9 @@
     python benchmarks/stages.py CAPTURE [--no-analysis] [--runs 3] [--after FRAMES]
 
 Does by hand what `pipeline.Engine` and `FlowCollector` do to a batch, with a look at the clock between the stages, and
-ends what is live at the end as `Run.steps` does, some thousand flows at a time; kernels are compiled before. `--after` counts the time of frames behind the first so many alone. Prints one line of
-json: seconds of each stage (medians of the runs), frames, flows, octets of the capture. compare.py shows them as
-nanoseconds a frame.
+ends what is live at the end as `Run.steps` does, some thousand flows at a time; kernels are compiled before. `--after`
+counts the time of frames behind the first so many alone. Prints one line of json: seconds of each stage (medians of the
+runs), frames, flows, octets of the capture. compare.py shows them as nanoseconds a frame.
 """
 
 from __future__ import annotations
