@@ -409,7 +409,7 @@ def expect_piece(piece: Any, read: Callable[[], bytes]) -> Iterator[None]:
         read: Waits for what `export_piece` gave there. Where that is nothing, or of other types, the piece is compiled
             here.
     """
-    name = _name_of(piece.__wrapped__) if COMPILED else ""
+    name = _name_of(getattr(piece, "__wrapped__", piece))  # plain, it is the function itself
     _EXPECTED[name] = read
     try:
         yield

@@ -21,7 +21,7 @@ import numpy as np
 
 from traceflow.analysis import SMOOTH_OCTETS, analyse_segment
 from traceflow.compiled import U64, inline_kernel, outline_kernel, prefetch
-from traceflow.keys import first_row, is_low_end, is_same_key, is_same_tag
+from traceflow.keys import first_row, is_low_end, is_row_of
 from traceflow.live import LIVE, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.states import DATA_SEEN, follow_in_order, is_in_order
@@ -245,9 +245,7 @@ def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any
         row = found - U64(1)
         flow = live[row]
         upside = not is_low_end(flow, packet)
-        if (directed and upside) or not is_same_key(flow, packet, upside):
-            break
-        if mask != U64(0) and not is_same_tag(flow, packet, mask):
+        if (directed and upside) or not is_row_of(flow, packet, upside, mask):
             break
         up = U64(1) if upside else U64(0)
         half = ends[row * _ENDS + _LOW + up]

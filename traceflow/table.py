@@ -282,9 +282,8 @@ class FlowTable:
             flows = self._harvest.take_gone(ended)
             if len(self.plan.rows):
                 self._keep_records(flows, _ROWS_IN_ORDER[:ended], of_gone=True)
-            live, _, deep, _, *_, ends, hints, quoted = self._words
             gone, gone_deep = self._harvest.gone.words
-            self._words = (live, gone, deep, gone_deep, self._words[4], ends, hints, quoted)
+            self._words = (self._words[0], gone, self._words[2], gone_deep, *self._words[4:])
             self._state[0]["ended"] = 0
 
     def _take_live(self, rows: npt.NDArray[np.uint32], cause: EndCause) -> None:
