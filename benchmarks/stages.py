@@ -22,7 +22,7 @@ from typing import Any
 import captures
 import numpy as np
 
-from traceflow.decode import decode_batch
+from traceflow.decode import decode_rows
 from traceflow.duplicates import DuplicateFinder
 from traceflow.flows import FlowSet
 from traceflow.options import Options
@@ -101,9 +101,10 @@ def stages(path: Path, *, analysis: bool = True, after: int = 0) -> dict[str, An
             if len(rows) < len(batch.frames):
                 rows, hashes = np.zeros(len(batch.frames), PACKET), np.zeros(len(batch.frames), np.uint32)
             watch.took("read and walk")
-            packets = decode_batch(batch.octets, batch.frames, rows)
+            signatures = duplicates.signatures(len(batch.frames))
+            packets, _ = decode_rows(batch.octets, batch.frames, rows, signatures=signatures)
             watch.took("decode")
-            duplicates.mark(batch.octets, batch.frames, packets)
+            duplicates.mark(batch.octets, batch.frames, packets, signed=True)
             watch.took("duplicates")
             hashed = run.table.hash_keys(packets, hashes)
             watch.took("hash")

@@ -78,6 +78,14 @@ ANY = st.tuples(
     st.sampled_from([0, 0, 0, 8, 16, 64]),  # FRAGMENT, BAD_CHECKSUM, DUPLICATE
     st.sampled_from([0, 0, 0, 1, 2, 4]),  # window 0, no time, number not captured and another VLAN
 )
+OPENS = st.tuples(
+    st.sampled_from([0, 0, 1]),
+    st.booleans(),
+    st.sampled_from([SYN, SYN | ACK]),
+    st.sampled_from([0, 0, 0, 5]),
+    *map(st.just, (0, 0, MS_NS, 0, 0)),
+)
+"""A segment of a handshake."""
 OPENING = [
     (flow, side, flags, octets, 0, 0, MS_NS, 0, 0)
     for flow in range(3)
@@ -125,6 +133,21 @@ def test_both_ways_agree_on_any_dialogue(
     """Most frames are the next ones of open connections, some are anything."""
     frames, packets = frames_of(OPENING + steps, protocol)
     options = options_for(profile, **more)
+    short = traced(frames, packets, options, quick=True, batch=batch)
+    assert short == traced(frames, packets, options, quick=False)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    steps=st.lists(st.one_of(NEXT, NEXT, OPENS, ANY), max_size=40),
+    profile=st.sampled_from(sorted(PROFILES)),
+    analysis=st.booleans(),
+    batch=st.sampled_from([1, 64]),
+)
+def test_both_ways_agree_however_connections_begin(steps: list[Any], profile: str, analysis: bool, batch: int) -> None:
+    """With a handshake, parts of one, or in midstream: the first segments of each kind take either way."""
+    frames, packets = frames_of(steps, TCP)
+    options = options_for(profile, analysis=analysis)
     short = traced(frames, packets, options, quick=True, batch=batch)
     assert short == traced(frames, packets, options, quick=False)
 
@@ -217,6 +240,56 @@ def test_what_takes_the_short_way(step: tuple[bool, int, int], short: bool) -> N
     table._state["ended"] = 256
     table.track(frames[-1:], packets[-1:], len(frames))
     assert stopped == ([] if short else [0])
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "history", "repeats"),
+    [
+        # Data behind its own FIN is an island, which later repetitions are held against.
+        (
+            [(0, SYN, 0), (1, SYN | ACK, 0), (0, ACK, 0), (0, FIN | ACK, 0), (0, ACK, 9), (1, ACK, 0), (0, ACK, 9, -9)],
+            b"ShAFDaT",
+            1,
+        ),
+        # Who acknowledges after a SYN+ACK that opened the flow is its responder; before it, a segment without a letter.
+        ([(0, SYN | ACK, 0), (1, 0, 0), (0, ACK, 0), (1, ACK, 9)], b"^haD", 0),
+    ],
+)
+def test_first_segments_that_are_not_plain(dialogue: list[Any], history: bytes, repeats: int) -> None:
+    """A batch a frame, so that each flow is known when its next frame is looked up."""
+    steps = [(0, bool(side), flags, octets, *(off or [0]), 0, 1000, 0, 0) for side, flags, octets, *off in dialogue]
+    frames, packets = frames_of(steps, TCP)
+    for quick in (True, False):
+        table = FlowTable(options_for("zeek"), seed=1)
+        table._state["quick"] = quick
+        for at in range(len(frames)):
+            table.track(frames[at : at + 1], packets[at : at + 1], at + 1)
+        table.end()
+        (flow,) = table.drain()
+        assert (flow["history"], flow["orig"]["retransmitted_segments"]) == (history, repeats)
+
+
+def test_first_data_and_first_acknowledgments_take_the_short_way() -> None:
+    """All that follows the handshake does; the letters are written as on the long way. Told as above."""
+    kinds = [(False, ACK, 0), (True, ACK | PSH, 5), (False, ACK, 7), (True, ACK, 0), (False, ACK, 9), (True, ACK, 9)]
+    opening = [(False, SYN, 0), (True, SYN | ACK, 0)]
+    steps = [(0, side, flags, octets, 0, 0, 1000, 0, 0) for side, flags, octets in opening + kinds]
+    frames, packets = frames_of(steps, TCP)
+    table = FlowTable(Options(), seed=1)
+    table.track(frames[:2], packets[:2], 1)
+    table._state["ended"] = 256
+
+    def long_way() -> None:
+        raise AssertionError(f"frame {table.handled + 1} took the long way")
+
+    take_gone, table._take_gone = table._take_gone, long_way  # type: ignore[method-assign]
+    table.track(frames[2:], packets[2:], 3)
+    table._state["ended"] = 0
+    table._take_gone = take_gone  # type: ignore[method-assign]
+    table.end()
+    (flow,) = table.drain()
+    assert flow["history"] == b"ShAdDa"
+    assert (flow["orig"]["packets"], flow["resp"]["packets"]) == (4, 4)
 
 
 @pytest.mark.parametrize(

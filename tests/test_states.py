@@ -16,7 +16,7 @@ from exchange import Exchange, Wire
 
 import traceflow
 from traceflow.flows import Flow
-from traceflow.states import HISTORY_OCTETS
+from traceflow.states import _EVENTS, _TABLE, HISTORY_OCTETS, UNSEEN
 from traceflow.tcp import ACK, CWR, ECE, FIN, PSH, RST, SYN
 
 Script = Callable[[Exchange], object]
@@ -591,3 +591,12 @@ def test_retransmissions(name: str, tmp_path: Path) -> None:
     script(e)
     flow = flows_of(e, tmp_path)[0]
     assert (flow.orig.retransmitted_segments, flow.resp.retransmitted_segments) == (orig, resp)
+
+
+def test_data_and_acknowledgments_move_no_end_that_was_heard() -> None:
+    """What `follow_first` builds upon: the table, read as its docstring says."""
+    moves = _TABLE.reshape(len(_EVENTS), 2, 8, 8)
+    for event in ("data", "ack"):
+        for state in range(UNSEEN + 1, 8):
+            for peer in range(8):
+                assert (moves[_EVENTS.index(event), :, state, peer] == state | peer << 3).all()

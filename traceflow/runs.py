@@ -1,12 +1,13 @@
 """The short way through the table: runs of frames that change nothing but numbers of a flow that goes on.
 
-Three of four frames acknowledge or carry the next octets of a connection. Of those it is known before they are handled
-that no rule has a say: no flow opens, ends, turns or is cut, no letter is written, no other timeout begins to hold.
-They are handled here, in a loop that holds nothing else: in the loop of tracking.py, whose values do not fit into a
-processor's registers, the same work takes twice as long. The first frame that is not provably one of them ends the run,
-untouched, and takes the long way. So each rule still stands in one place: what is done here are the pieces of the long
-way that do something (`count_more`, `follow_in_order`, `analyse_segment`), and the conditions say why the others would
-do nothing. Without the short way (STATE `quick` 0) all results are the same; tests hold the two equal.
+Most frames acknowledge or carry the next octets of a connection. Of those it is known before they are handled that no
+rule has a say: no flow opens, ends, turns or is cut, no other timeout begins to hold, and no letter is written but for
+the first data and the first acknowledgment of a side (`follow_first`). They are handled here, in a loop that holds
+nothing else: in the loop of tracking.py, whose values do not fit into a processor's registers, the same work takes
+twice as long. The first frame that is not provably one of them ends the run, untouched, and takes the long way. So each
+rule still stands in one place: what is done here are the pieces of the long way that do something (`count_more`,
+`follow_in_order`, `note_segment`, `analyse_segment`), and the conditions say why the others would do nothing. Without
+the short way (STATE `quick` 0) all results are the same; tests hold the two equal.
 
 The flow of a frame is looked up some frames ahead: first its slot of the index is fetched, then the row that it names,
 whose number waits in `hints` of STATE until the frame's turn, whichever way it takes. Whatever happens in between, that
@@ -24,9 +25,9 @@ from traceflow.compiled import U64, inline_kernel, outline_kernel, prefetch
 from traceflow.keys import first_row, is_low_end, is_row_of
 from traceflow.live import LIVE, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
-from traceflow.states import DATA_SEEN, follow_in_order, is_in_order
+from traceflow.states import DATA_SEEN, follow_first, follow_in_order, is_familiar, is_in_order
 from traceflow.steering import fetch_records
-from traceflow.tcp import BASE_KNOWN, FIN, MORE_THAN_SYN, RST, SYN, count_common_flags, has_common_flags
+from traceflow.tcp import BASE_KNOWN, FIN, RST, SYN, count_common_flags, has_common_flags, note_segment
 from traceflow.timeouts import FIRST, NEVER_NS
 
 __all__ = [
@@ -200,13 +201,21 @@ def fetch_state(state: Any, live: Any, at: Any) -> Any:
 def _is_next_segment(packet: Any, half: Any, other: Any) -> Any:
     """Whether a TCP segment is the next one of an open connection, which no rule but counting has a say in.
 
-    Its flags are ACK and perhaps PSH, so it opens, closes, turns and resets nothing; both bases are known, so
-    `note_segment` has nothing to note; both ends have spoken.
+    Its flags are ACK and perhaps PSH, so it opens, closes, turns and resets nothing; both bases are known; both ends
+    have spoken. That holds if it `is_familiar` as well: then states.py and `note_segment` have noted another like it.
     """
     if not has_common_flags(packet) or not is_in_order(packet, half, other):
         return False
-    known = U64(BASE_KNOWN | MORE_THAN_SYN)
-    return U64(half["bits"]) & known == known and U64(other["bits"]) & U64(BASE_KNOWN) != U64(0)
+    return U64(half["bits"]) & U64(other["bits"]) & U64(BASE_KNOWN) != U64(0)
+
+
+@outline_kernel
+def _note_first(packet: Any, flow: Any, half: Any, other: Any, upside: Any) -> Any:
+    """Note what there is to note of a next segment that is not familiar. False, and nothing is, where it needs more."""
+    if not follow_first(packet, flow, half, other, upside):
+        return False
+    note_segment(packet, half, other)
+    return True
 
 
 @inline_kernel
@@ -251,12 +260,16 @@ def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any
         half = ends[row * _ENDS + _LOW + up]
         other = ends[row * _ENDS + _LOW + (up ^ U64(1))]
         tcp = packet["protocol"] == _TCP
+        if time_ns < half["last_ns"]:
+            break
         if tcp:
             if not _is_next_segment(packet, half, other):
                 break
+            if is_familiar(packet, half):
+                follow_in_order(packet, half)
+            elif not _note_first(packet, flow, half, other, upside):
+                break
         elif not _is_next_datagram(packet, half):
-            break
-        if time_ns < half["last_ns"]:
             break
         clock_ns = time_ns
         half["last_ns"] = time_ns
@@ -265,7 +278,6 @@ def pass_run(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any
         mark["analysis"] = 0
         if tcp:
             count_common_flags(packet, half)
-            follow_in_order(packet, half)
             if analysis:
                 analyse_segment(frame, packet, half, other, deep[row], upside, False, mark)
         write_mark(mark, flow, upside)

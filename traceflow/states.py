@@ -39,9 +39,11 @@ __all__ = [
     "UNSEEN",
     "add_turn",
     "follow_datagram",
+    "follow_first",
     "follow_in_order",
     "follow_rare",
     "follow_segment",
+    "is_familiar",
     "is_in_order",
 ]
 
@@ -149,20 +151,8 @@ _FAR = U64(1 << 20)  # Zeek doubts numbers of SYN and RST that lie further away
 _ALL_KNOWN = SEQ_KNOWN | ACK_KNOWN | FLAGS_KNOWN | WINDOW_KNOWN
 _LOWER = 0x20
 # Letters of a history, as numbers: `ord` in a kernel would have Numba compile strings.
-(
-    _LETTER_A,
-    _LETTER_C,
-    _LETTER_D,
-    _LETTER_F,
-    _LETTER_G,
-    _LETTER_H,
-    _LETTER_I,
-    _LETTER_Q,
-    _LETTER_R,
-    _LETTER_S,
-    _LETTER_T,
-    _LETTER_W,
-) = (U64(ord(letter)) for letter in "ACDFGHIQRSTW")
+_LETTER_A, _LETTER_C, _LETTER_D, _LETTER_F, _LETTER_G, _LETTER_H = (U64(ord(letter)) for letter in "ACDFGH")
+_LETTER_I, _LETTER_Q, _LETTER_R, _LETTER_S, _LETTER_T, _LETTER_W = (U64(ord(letter)) for letter in "IQRSTW")
 _LETTER_LOWER_H, _TURNED, _MORE = U64(ord("h")), U64(ord("^")), U64(ord("+"))
 
 
@@ -197,16 +187,17 @@ def _count(flow: Any, side: Any, what: Any, letter: Any) -> Any:
 
 @inline_kernel
 def is_in_order(packet: Any, half: Any, other: Any) -> Any:
-    """Whether a segment with ACK and without SYN, FIN and RST changes nothing but `last_seq`: the short way.
+    """Whether a segment with ACK, and without SYN, FIN and RST, is the next of its side and acknowledges what was seen.
+
+    Such a segment changes nothing but `last_seq`, if it `is_familiar` as well.
 
     Args:
         packet: PACKET row.
         half: HOT row of the sender.
         other: HOT row of the receiver.
     """
-    needed = U64(_READY | DATA_SEEN) if packet["payload_octets"] != 0 else U64(_READY | _ACK_SEEN)
     return (
-        U64(half["smooth"]) & needed == needed
+        U64(half["smooth"]) & U64(_READY) != U64(0)
         and packet["seq"] == half["last_seq"]
         and packet["window"] != 0
         and U64(packet["bits"]) & U64(_ALL_KNOWN | BAD_CHECKSUM) == U64(_ALL_KNOWN)
@@ -215,9 +206,43 @@ def is_in_order(packet: Any, half: Any, other: Any) -> Any:
 
 
 @inline_kernel
+def is_familiar(packet: Any, half: Any) -> Any:
+    """Whether the sender of data, or of an acknowledgment without data, has sent such before: its letter is written."""
+    needed = U64(DATA_SEEN) if packet["payload_octets"] != 0 else U64(_ACK_SEEN)
+    return U64(half["smooth"]) & needed != U64(0)
+
+
+@inline_kernel
 def follow_in_order(packet: Any, half: Any) -> Any:
-    """Note a segment of which `is_in_order` holds."""
+    """Note a segment in order that is familiar."""
     half["last_seq"] = (U64(packet["seq"]) + U64(packet["payload_octets"])) & _MASK
+
+
+@outline_kernel
+def follow_first(packet: Any, flow: Any, half: Any, other: Any, upside: Any) -> Any:
+    """Note a segment in order that is not familiar, if it changes nothing but its letter and numbers.
+
+    What `follow_rare` does to it, without the questions that are settled: data and acknowledgments move no end that was
+    heard, and all octets up to `last_seq` were seen. A connection has up to four such segments: the first data and the
+    first acknowledgment of each side.
+
+    Returns:
+        Whether it did; if not, nothing was changed.
+    """
+    side = flow["high_side"] if upside else flow["low_side"]
+    peer = flow["low_side"] if upside else flow["high_side"]
+    octets = U64(packet["payload_octets"])
+    if U64(side["bits"]) & U64(HAS_FIN) or flow["letters"] < 2:  # behind its FIN; or it may answer a SYN+ACK
+        return False
+    if octets >= _FAR or comes_before(packet["seq"], side["iss"]):
+        return False
+    case = U64(0) if upside == (flow["upper_originates"] != 0) else U64(_LOWER)
+    letter, bit = (_LETTER_D, U64(DATA_SEEN)) if octets else (_LETTER_A, U64(_ACK_SEEN))
+    half["smooth"] = U64(half["smooth"]) | bit
+    _add(flow, letter | case)
+    _note_acknowledgment(packet, other, peer)
+    follow_in_order(packet, half)
+    return True
 
 
 @inline_kernel
@@ -232,7 +257,8 @@ def follow_segment(packet: Any, flow: Any, half: Any, other: Any, upside: Any, b
         upside: True where the upper end sent it.
         by_syn: True where SYNs have decided who is the originator; else the reversal is found here, as Zeek does.
     """
-    if U64(packet["flags"]) & U64(SYN | FIN | RST | ACK) == U64(ACK) and is_in_order(packet, half, other):
+    plain = U64(packet["flags"]) & U64(SYN | FIN | RST | ACK) == U64(ACK)
+    if plain and is_familiar(packet, half) and is_in_order(packet, half, other):
         follow_in_order(packet, half)
         return
     follow_rare(packet, flow, half, other, upside, by_syn != 0)  # one type, whatever `by_syn` has: compiled once
