@@ -125,3 +125,13 @@ def test_the_end_of_the_input_comes_in_parts() -> None:
     assert [number for part in parts for number in part] == list(range(1, 10_001))
     assert table.live == 0
     assert [len(table.drain()) for _ in table.end_in_parts()] == [0]
+
+
+@pytest.mark.parametrize(("flows", "slots"), [(1024, 2048), (1025, 8192), (2048, 8192), (2049, 32768), (8192, 32768)])
+def test_the_index_grows_when_a_quarter_of_it_is_taken(flows: int, slots: int) -> None:
+    """By four times; the smallest one when it is half full."""
+    frames, packets = datagrams(list(range(flows)))
+    table = FlowTable(Options(analysis=False), seed=1)
+    table.track(frames, packets, 1)
+    assert table.live == flows
+    assert len(table._slots) == slots

@@ -110,18 +110,18 @@ def hash_key(packet: Any, upside: Any, secret: Any, mask: Any) -> Any:
         secret: uint64[6], random words of this run.
         mask: Bits of the tag that belong to the key; 0: none.
     """
-    rest = U64(packet["protocol"]) << U64(32) | U64(packet["ip_version"]) << U64(40)
-    source, target = U64(packet["src_lo"]), U64(packet["dst_lo"])
-    value = U64(0)
-    if packet["ip_version"] == 4:
+    rest = U64(packet["protocol"]) | U64(packet["ip_version"]) << U64(8)
+    if packet["ip_version"] == 4:  # all of it in two words: two products for five
         source, target = _end(packet["src_lo"], packet["src_port"]), _end(packet["dst_lo"], packet["dst_port"])
+        low, high = _in_order(source, target, upside)
+        value = _pair(low | rest << U64(48), secret[U64(0)]) + _pair(high, secret[U64(1)])
     else:
+        low, high = _in_order(packet["src_lo"], packet["dst_lo"], upside)
         low_hi, high_hi = _in_order(packet["src_hi"], packet["dst_hi"], upside)
         low_port, high_port = _in_order(packet["src_port"], packet["dst_port"], upside)
-        rest |= low_port << U64(16) | high_port
-        value = _pair(low_hi, secret[U64(3)]) + _pair(high_hi, secret[U64(4)])
-    low, high = _in_order(source, target, upside)
-    value += _pair(low, secret[U64(0)]) + _pair(high, secret[U64(1)]) + _pair(rest, secret[U64(2)])
+        rest = rest << U64(32) | low_port << U64(16) | high_port
+        value = _pair(low, secret[U64(0)]) + _pair(high, secret[U64(1)]) + _pair(rest, secret[U64(2)])
+        value += _pair(low_hi, secret[U64(3)]) + _pair(high_hi, secret[U64(4)])
     if mask != U64(0):
         value += _pair(tag_of(packet) & mask, secret[U64(5)])
     value = (value ^ (value >> U64(32))) * U64(0x9E3779B97F4A7C15)

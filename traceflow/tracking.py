@@ -56,6 +56,7 @@ STATE = np.dtype(
         ("opened", "u8"),  # flows opened so far: the number of the latest
         ("newest", "u8"),  # the row it was given
         ("live", "u8"),  # live flows
+        ("index_room", "u8"),  # how many the index has room for
         ("most_live", "u8"),  # live flows at most so far
         ("directions", "u8"),  # directions of live flows that have packets
         ("most_directions", "u8"),
@@ -299,9 +300,9 @@ def _set_clock(state: Any, frame: Any, number: Any) -> Any:
 
 
 @inline_kernel
-def _lacks_room(state: Any, live: Any, slots: Any) -> Any:
-    """Whether a flow that opens would find no row, though it may open, or the index more than half full."""
-    if U64(state["live"]) << U64(1) >= U64(len(slots)):
+def _lacks_room(state: Any, live: Any) -> Any:
+    """Whether a flow that opens would find no row, though it may open, or no room in the index."""
+    if state["live"] >= state["index_room"]:
         return True
     return state["fresh"] == U64(len(live)) and state["free"] == U64(0) and state["live"] < state["max_flows"]
 
@@ -340,7 +341,7 @@ def track(state: Any, live: Any, slots: Any, heap: Any, deep: Any, words: Any, b
             touch_rows(table, live, slots, hashes, words[6])
         i = pass_run(table, live, slots, heap, deep, words, batch, U64(table["at"]))
         table["at"] = i
-        if i == U64(len(packets)) or _lacks_room(table, live, slots):
+        if i == U64(len(packets)) or _lacks_room(table, live):
             return
         if i >= U64(table["turn"]):
             continue
