@@ -84,7 +84,8 @@ class FlowTable:
         self._state = np.zeros(1, STATE)
         state = self._state[0]
         words = np.random.Generator(np.random.PCG64(secrets.randbits(128) if seed is None else seed))
-        state["secret"] = words.integers(0, 2**64, 6, np.uint64)
+        self._secret = np.zeros(24, np.uint64)[8:14]  # in lines of its own, see `hash_keys`
+        self._secret[:] = words.integers(0, 2**64, 6, np.uint64)
         timeouts = {
             "other": options.idle_timeout_other_ns,
             "idle": options.idle_timeout_tcp_ns,
@@ -101,7 +102,8 @@ class FlowTable:
         state["zeek_reuse"] = options.reuse == "originator"
         state["reuse_closed"] = options.reuse == "closed"
         state["active_ns"] = NEVER_NS if options.active_timeout_ns is None else options.active_timeout_ns
-        state["key_mask"] = sum(_KEY_MASKS[part] for part in options.key)
+        self._key_mask = np.uint64(sum(_KEY_MASKS[part] for part in options.key))
+        state["key_mask"] = self._key_mask
         self._most = MOST_FLOWS if options.when_full == "grow" else options.max_flows
         state["max_flows"] = self._most
         state["skip_when_full"] = options.when_full == "skip"
@@ -234,8 +236,9 @@ class FlowTable:
         Returns:
             uint32[m].
         """
-        state, some = self._state[0], hashes[: len(packets)]
-        hash_keys(packets, self.options.directed, state["secret"], state["key_mask"], some)
+        # No line that `track` writes is read for each packet here: it would go to and fro between two processors.
+        some = hashes[: len(packets)]
+        hash_keys(packets, self.options.directed, self._secret, self._key_mask, some)
         return some
 
     def find_hints(self, hashes: npt.NDArray[np.uint32], found: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:

@@ -52,7 +52,6 @@ STATE = np.dtype(
         ("quote", "u8"),  # next quote of the batch
         ("first", "u8"),  # number of the first frame of the batch
         ("clock_ns", "i8"),  # running maximum of the time stamps
-        ("secret", "u8", (6,)),  # random words of the hash
         ("opened", "u8"),  # flows opened so far: the number of the latest
         ("newest", "u8"),  # the row it was given
         ("live", "u8"),  # live flows
