@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traceflow.live import HOT, LIVE, REST, as_octets, clear_words, copy_words, join_rows, live_rows
+from traceflow.live import (
+    BEHIND_STATE,
+    HOT,
+    LAST_LINE,
+    LIVE,
+    REST,
+    STATE_OCTETS,
+    as_octets,
+    clear_words,
+    copy_words,
+    join_rows,
+    live_rows,
+)
 
 LINE = 64
 
@@ -39,6 +51,19 @@ def test_what_a_packet_touches_is_three_lines() -> None:
     for name in ("low", "high"):
         kind, offset = fields[name][:2]
         assert offset // LINE == (offset + kind.itemsize - 1) // LINE
+
+
+def test_what_rare_segments_touch_are_lines_of_their_own() -> None:
+    """The rest of each end, the state of each end, the history with its letters."""
+    fields = LIVE.fields or {}
+    lines = {name: fields[name][1] // LINE for name in ("low_rest", "high_rest", "low_side", "high_side", "history")}
+    assert lines == {"low_rest": 3, "high_rest": 4, "low_side": 5, "high_side": 6, "history": 7}
+    assert [lines["low_side"] * LINE, (lines["history"] + 1) * LINE] == [STATE_OCTETS, BEHIND_STATE]
+    for name in (*lines, "letters"):
+        kind, offset = fields[name][:2]
+        assert offset // LINE == (offset + kind.itemsize - 1) // LINE
+    assert fields["letters"][1] // LINE == lines["history"]
+    assert fields["wake_ns"][1] // LINE == fields["kept"][1] // LINE == LAST_LINE // LINE
 
 
 def test_rows_are_moved_word_by_word() -> None:

@@ -238,3 +238,11 @@ def test_flags_are_counted() -> None:
     wanted = [128] * 8
     wanted[FLAG_NAMES.index("psh")] = 0
     assert cold["flags"].tolist() == wanted
+
+
+def test_counters_of_rare_flags_stay_at_their_end() -> None:
+    """32 bits each: what would begin anew at 0 stays."""
+    hot, cold = half(), rest(fin=2**32 - 2, urg=2**32 - 1)
+    for _ in range(3):
+        count_flags(segment(FIN | URG | ACK), hot, cold)
+    assert cold["flags"].tolist() == [2**32 - 1, 0, 0, 0, 0, 2**32 - 1, 0, 0]

@@ -48,18 +48,20 @@ def assemble_flows(
 
 @outline_kernel
 def _copy_end(words: Any, start: Any, end: Any, flow_words: Any, at: Any) -> Any:
-    """Copy HOT and REST of an end (0: lower, 1: upper) into a HALF."""
+    """Copy HOT and the times of REST of an end (0: lower, 1: upper) into a HALF."""
     copy_words(words, start + (_HIGH_WORD if end else _LOW_WORD), flow_words, at, _HOT_WORDS)
     rest = start + (_HIGH_REST_WORD if end else _LOW_REST_WORD)
-    copy_words(words, rest, flow_words, at + _HOT_WORDS, _REST_WORDS)
+    copy_words(words, rest, flow_words, at + _HOT_WORDS, _TIME_WORDS)
 
 
 @outline_kernel
-def _finish_half(half: Any, hot: Any, tcp: Any) -> Any:
-    """Count PSH, and ACK, which REST counts the other way round."""
-    flags = half["flags"]
+def _finish_half(half: Any, hot: Any, rest: Any, tcp: Any) -> Any:
+    """Count flags: PSH stands in HOT, and ACK is counted the other way round."""
+    flags, counted = half["flags"], rest["flags"]
+    for bit in range(8):
+        flags[U64(bit)] = counted[U64(bit)]
     flags[U64(3)] = hot["psh"]
-    flags[U64(4)] = hot["packets"] - flags[U64(4)] if tcp else U64(0)
+    flags[U64(4)] = hot["packets"] - U64(counted[U64(4)]) if tcp else U64(0)
 
 
 @outline_kernel
@@ -134,8 +136,9 @@ def _assemble(
         flow["resp_port"] = row["low_port"] if upper else row["high_port"]
         _copy_end(words, start, upper, flow_words, at + _ORIG_WORD)
         _copy_end(words, start, not upper, flow_words, at + _RESP_WORD)
-        _finish_half(flow["orig"], row["high"] if upper else row["low"], tcp)
-        _finish_half(flow["resp"], row["low"] if upper else row["high"], tcp)
+        low_rest, high_rest = row["low_rest"], row["high_rest"]
+        _finish_half(flow["orig"], row["high"] if upper else row["low"], high_rest if upper else low_rest, tcp)
+        _finish_half(flow["resp"], row["low"] if upper else row["high"], low_rest if upper else high_rest, tcp)
         low, high = row["low_retransmissions"], row["high_retransmissions"]
         flow["orig"]["retransmitted_segments"] = high if upper else low
         flow["resp"]["retransmitted_segments"] = low if upper else high
@@ -167,7 +170,7 @@ _TCP = 6
 _AHEAD = U64(3)  # rows lie anywhere in memory, where all live flows end; a row takes about 100 ns
 _LIVE_OCTETS, _DEEP_OCTETS = U64(LIVE.itemsize), U64(ANALYSIS.itemsize)
 _LIVE_WORDS, _FLOW_WORDS = U64(LIVE.itemsize // 8), U64(FLOW.itemsize // 8)
-_HOT_WORDS, _REST_WORDS, _HISTORY_WORDS = U64(HOT.itemsize // 8), U64(REST.itemsize // 8), U64(HISTORY_OCTETS // 8)
+_HOT_WORDS, _TIME_WORDS, _HISTORY_WORDS = U64(HOT.itemsize // 8), _word(REST, "flags"), U64(HISTORY_OCTETS // 8)
 _LOW_WORD, _HIGH_WORD = _word(LIVE, "low"), _word(LIVE, "high")
 _LOW_REST_WORD, _HIGH_REST_WORD = _word(LIVE, "low_rest"), _word(LIVE, "high_rest")
 _HISTORY_WORD, _FLOW_HISTORY_WORD = _word(LIVE, "history"), _word(FLOW, "history")

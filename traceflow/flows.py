@@ -151,7 +151,7 @@ HALF = np.dtype(
             *("u8", "u8", "u8", "u8", "i8", "u4", "u1", "u1", "u4"),
             *("i8", "i8", "u8", ("u8", (8,)), "u8", ANALYSED),
         ],
-        # The first 152 as in HOT and REST of live.py, one behind the other, so that a row is copied word by word.
+        # The first 88 as in HOT and REST of live.py, one behind the other, so that a row is copied word by word.
         "offsets": [*(0, 8, 16, 24, 32, 48, 52, 53, 60), *(64, 72, 80, 88, 152, 160)],
         "itemsize": 160 + ANALYSED.itemsize,
         "aligned": True,

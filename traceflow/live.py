@@ -2,8 +2,9 @@
 
 A packet touches as few cache lines as possible, because with many live flows each of them is a trip to memory: the
 first line of a row holds the key and the timeout, the second and third what most packets of the lower and of the upper
-end change (HOT); the rest (REST) is touched when a direction opens, and by segments with rare flags; the state of a
-connection (SIDE of states.py, and the history) by segments that may change it. Rows begin on a cache line.
+end change (HOT); two more the rest of each end (REST), touched when a direction opens, and by segments with rare flags;
+then three the state of a connection (SIDE of states.py for each end, and the history), touched by segments that may
+change it. What else there is lies in the ninth. Rows begin on a cache line.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from traceflow.compiled import U64, inline_kernel, outline_kernel, prefetch
 from traceflow.states import HISTORY_OCTETS, SIDE
 
 __all__ = [
+    "BEHIND_STATE",
     "HOT",
+    "LAST_LINE",
     "LIVE",
     "REST",
+    "STATE_OCTETS",
     "as_octets",
     "cache_line_rows",
     "clear_words",
@@ -29,6 +33,10 @@ __all__ = [
     "live_rows",
 ]
 
+STATE_OCTETS, BEHIND_STATE = 320, 512
+"""Of a row: the lines with the state of a connection."""
+LAST_LINE = 512
+"""Of a row: the line with `wake_ns` and `kept`."""
 _LINE = 64  # octets of a cache line on x86-64 and most ARM; on others rows are merely aligned well
 
 HOT = np.dtype(
@@ -56,7 +64,8 @@ REST = np.dtype(
         ("first_ns", "i8"),
         ("opened_ns", "i8"),
         ("opened_frame", "u8"),
-        ("flags", "u8", (8,)),  # as in HALF, but ACK counts the segments without it, and PSH stands in HOT
+        # As in HALF, but ACK counts the segments without it, PSH stands in HOT, and there are at most MOST_COUNTED.
+        ("flags", "u4", (8,)),
     ],
     align=True,
 )
@@ -67,28 +76,25 @@ LIVE = np.dtype(
         "names": [
             *("low_hi", "low_lo", "high_hi", "high_lo", "low_port", "high_port", "protocol", "ip_version"),
             *("upper_originates", "closed_by", "hashed", "rank", "due_ns", "number"),
-            *("low", "high", "low_rest", "high_rest", "turned", "cause"),
-            *("partial", "letters", "low_side", "high_side", "history"),
-            *("segment", "tag", "parent", "cut_ns", "icmp_errors", "low_retransmissions", "high_retransmissions"),
-            *("wake_ns", "next_free", "kept"),
+            *("low", "high", "low_rest", "low_retransmissions", "high_rest", "high_retransmissions"),
+            *("low_side", "high_side", "history", "turned", "cause", "partial", "letters", "segment", "parent"),
+            *("tag", "cut_ns", "icmp_errors", "wake_ns", "kept", "next_free"),
         ],
         "formats": [
             *("u8", "u8", "u8", "u8", "u2", "u2", "u1", "u1"),
             *("u1", "u1", "u4", "u4", "i8", "u8"),
-            *(HOT, HOT, REST, REST, "u1", "u1"),
-            *("u1", "u1", SIDE, SIDE, f"{HISTORY_OCTETS}u1"),
-            *("u4", "u8", "u8", "i8", "u8", "u8", "u8"),
-            *("i8", "u4", "u8"),
+            *(HOT, HOT, REST, "u8", REST, "u8"),
+            *(SIDE, SIDE, f"{HISTORY_OCTETS}u1", "u1", "u1", "u1", "u1", "u4", "u8"),
+            *("u8", "i8", "u8", "i8", "u8", "u4"),
         ],
         "offsets": [
             *(0, 8, 16, 24, 32, 34, 36, 37),
             *(38, 39, 40, 44, 48, 56),
-            *(64, 128, 192, 280, 368, 369),
-            *(370, 371, 384, 448, 512),
-            *(372, 376, 560, 568, 576, 584, 592),
-            *(600, 608, 616),
+            *(64, 128, 192, 248, 256, 312),
+            *(320, 384, 448, 496, 497, 498, 499, 500, 504),
+            *(512, 520, 528, 536, 544, 552),
         ],
-        "itemsize": 640,
+        "itemsize": 576,
         "aligned": True,
     }
 )
@@ -106,8 +112,7 @@ LIVE = np.dtype(
 - `letters`: how many letters `history` holds.
 - `segment`: as in FLOW; `parent` as well, but it holds nothing where `segment` is 1.
 - `tag`: what carried the first packet, see `tag_of` of keys.py.
-- `cut_ns`: when the active timeout is over; nothing without one. It and `parent` lie in the line of the history,
-  which most flows do not touch when they open.
+- `cut_ns`: when the active timeout is over; nothing without one.
 - `icmp_errors`: ICMP errors that quoted a packet of the flow while it lived.
 - `low_retransmissions`, `high_retransmissions`: segments of each end that repeat what was seen, see states.py.
 """

@@ -23,11 +23,11 @@ import numpy as np
 from traceflow.analysis import SMOOTH_OCTETS, analyse_segment
 from traceflow.compiled import U64, inline_kernel, outline_kernel, prefetch
 from traceflow.keys import first_row, is_low_end, is_row_of
-from traceflow.live import LIVE, fetch_row
+from traceflow.live import BEHIND_STATE, LIVE, STATE_OCTETS, fetch_row
 from traceflow.packets import BAD_CHECKSUM, NO_TIME, QUOTES, Verdict
 from traceflow.states import DATA_SEEN, follow_first, follow_in_order, is_familiar, is_in_order
 from traceflow.steering import fetch_records
-from traceflow.tcp import BASE_KNOWN, FIN, RST, SYN, count_common_flags, has_common_flags, note_segment
+from traceflow.tcp import BASE_KNOWN, FIN, MOST_COUNTED, RST, SYN, count_common_flags, has_common_flags, note_segment
 from traceflow.timeouts import FIRST, NEVER_NS
 
 __all__ = [
@@ -60,7 +60,6 @@ HOUR_NS = 3_600_000_000_000
 """Longer steps of the clock are counted (flow-rules 13)."""
 
 _TCP, _UDP, _FLOW = 6, 17, int(Verdict.FLOW)
-_MOST_COUNTED = 2**32 - 1
 _ENDS, _LOW = U64(LIVE.itemsize // 64), U64(1)  # lines of a row, and which of them is the lower end
 # Packets between the fetch of a slot, that of its row, and their use: far enough for a trip to memory of 100 ns.
 _SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
@@ -72,7 +71,6 @@ would take longer."""
 HINTS = 8
 """Rows that were looked up ahead: more than _ROW_AHEAD, a power of 2."""
 _HINT = U64(HINTS - 1)
-_STATE_OCTETS, _BEHIND_STATE = U64(320), U64(576)  # lines with the state of both ends, letters and history
 _ROW_OCTETS, _COMMON_OCTETS = U64(LIVE.itemsize), U64(192)  # all of a LIVE row; what every packet touches, see live.py
 
 
@@ -84,7 +82,7 @@ def count_more(half: Any, frame: Any, packet: Any) -> Any:
     half["ip_octets"] += U64(packet["ip_octets"])
     half["payload_octets"] += U64(packet["payload_octets"])
     # Without a branch: whether a frame has payload is chance, and each wrong guess costs 5 ns (2.3 ns a frame in all).
-    carries, room = U64(packet["payload_octets"] != 0), U64(half["payload_packets"] != _MOST_COUNTED)
+    carries, room = U64(packet["payload_octets"] != 0), U64(half["payload_packets"] != MOST_COUNTED)
     half["payload_packets"] = U64(half["payload_packets"]) + (carries & room)
 
 
@@ -194,7 +192,7 @@ def fetch_state(state: Any, live: Any, at: Any) -> Any:
     """
     found = hint_of(state, at)
     if found != U64(0):
-        fetch_row(live, found - U64(1), _STATE_OCTETS, _BEHIND_STATE)
+        fetch_row(live, found - U64(1), U64(STATE_OCTETS), U64(BEHIND_STATE))
 
 
 @inline_kernel

@@ -21,6 +21,7 @@ __all__ = [
     "FIN_SEEN",
     "FLAG_NAMES",
     "MORE_THAN_SYN",
+    "MOST_COUNTED",
     "PSH",
     "RST",
     "SYN",
@@ -49,6 +50,9 @@ MORE_THAN_SYN = 2
 """Bit of HOT `bits`: the direction has sent a segment without SYN."""
 FIN_SEEN = 4
 """Bit of HOT `bits`: the direction has sent a FIN."""
+
+MOST_COUNTED = 2**32 - 1
+"""What the counters of 32 bits in the rows of a direction stay at."""
 
 
 def flag_text(flags: int) -> str:
@@ -154,7 +158,7 @@ def count_flags(packet: Any, half: Any, rest: Any) -> Any:
         rare = (U64(packet["flags"]) ^ U64(ACK)) & U64(0xFF ^ PSH)
         counters = rest["flags"]
         for bit in range(8):
-            counters[U64(bit)] += (rare >> U64(bit)) & U64(1)
+            counters[U64(bit)] = min(U64(counters[U64(bit)]) + ((rare >> U64(bit)) & U64(1)), U64(MOST_COUNTED))
 
 
 @inline_kernel

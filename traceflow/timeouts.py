@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traceflow.compiled import U64, inline_kernel, kernel, outline_kernel, prefetch
-from traceflow.live import LIVE, cache_line_rows, fetch_row
+from traceflow.live import LAST_LINE, LIVE, cache_line_rows, fetch_row
 
 __all__ = [
     "FIRST",
@@ -56,7 +56,6 @@ _RANKS = U64(1 << 32)
 _STALE = 1024  # entries beside two for each flow: a small heap is not built anew all the time
 _AHEAD = U64(16)
 _KEY_OCTETS, _ROW_OCTETS = U64(64), U64(LIVE.itemsize)
-_LAST_LINE = U64(576)  # of a row: `wake_ns` and `kept`
 
 
 def grown_heap(old: npt.NDArray[np.void], rows: int) -> npt.NDArray[np.void]:
@@ -180,7 +179,7 @@ def _keep_live(heap: Any, live: Any) -> Any:
         at = U64(i)
         if at + _AHEAD < end:
             prefetch(live, U64(heap[at + _AHEAD]["who"]) & _ROW_MASK, U64(0))
-            prefetch(live, U64(heap[at + _AHEAD]["who"]) & _ROW_MASK, _LAST_LINE)
+            prefetch(live, U64(heap[at + _AHEAD]["who"]) & _ROW_MASK, U64(LAST_LINE))
         who = U64(heap[at]["who"])
         flow = live[who & _ROW_MASK]
         if _is_live(flow) and U64(flow["rank"]) == who >> _ROW_BITS:
@@ -284,7 +283,7 @@ def _fetch_next(heap: Any, live: Any) -> Any:
         for child in range(4):
             row = U64(heap[FIRST + U64(1 + child)]["who"]) & _ROW_MASK
             prefetch(live, row, U64(0))
-            prefetch(live, row, _LAST_LINE)
+            prefetch(live, row, U64(LAST_LINE))
 
 
 @outline_kernel
