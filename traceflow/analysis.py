@@ -26,7 +26,7 @@ from traceflow.packets import (
     WHOLE_TCP_HEADER,
     WINDOW_SCALE_OPTION,
 )
-from traceflow.tcp import ACK, FIN, RST, SYN, comes_before, sequence_difference
+from traceflow.tcp import ACK, FIN, MOST_COUNTED, RST, SYN, comes_before, sequence_difference
 
 __all__ = [
     "ANALYSIS",
@@ -114,7 +114,7 @@ TIMING = np.dtype(
 """
 
 _TIMINGS = np.dtype((TIMING, (1 << _SETS_BITS,)))
-_COUNTS = np.dtype(("u8", (len(ANALYSIS_FLAGS),)))
+_COUNTS = np.dtype(("u4", (len(ANALYSIS_FLAGS),)))
 
 ANALYSIS = np.dtype(
     {
@@ -123,8 +123,8 @@ ANALYSIS = np.dtype(
             *("syn_ns", "syn_ack_ns", "first_rtt_ns", "syn_to_syn_ack_ns", "syn_ack_to_ack_ns"),
         ],
         "formats": [SIDE, SIDE, _TIMINGS, _TIMINGS, _COUNTS, _COUNTS, *5 * ("i8",)],
-        "offsets": [0, 64, 128, 256, 384, 504, 624, 632, 640, 648, 656],
-        "itemsize": 704,
+        "offsets": [0, 64, 128, 256, 384, 448, 512, 520, 528, 536, 544],
+        "itemsize": 576,
         "aligned": True,
     }
 )
@@ -395,7 +395,7 @@ def _count_analysis(near: Any, counts: Any, found: Any) -> Any:
         for bit in range(len(ANALYSIS_FLAGS)):
             counts[U64(bit)] = 0
     for bit in range(len(ANALYSIS_FLAGS)):
-        counts[U64(bit)] += (found >> U64(bit)) & U64(1)
+        counts[U64(bit)] = min(U64(counts[U64(bit)]) + ((found >> U64(bit)) & U64(1)), U64(MOST_COUNTED))
 
 
 @inline_kernel
