@@ -15,7 +15,7 @@ from typing import Any
 from rivals import FIRST, STREAM
 from stages import KERNELS
 
-__all__ = ["Bar", "bars"]
+__all__ = ["SHARES", "Bar", "bars"]
 
 Results = dict[str, Any]
 
@@ -24,6 +24,9 @@ ANALYSIS, ANALYSIS_TWO = "flows --summary, 1 worker", "flows --summary, 2 worker
 CSV, JSONL = "flows -T csv --no-analysis, 1 worker", "flows -T jsonl --no-analysis, 1 worker"
 CAPINFOS, NFPCAPD, SOFTFLOWD = "capinfos -c (counts only)", "nfpcapd", "softflowd -m 2000000"
 NFSTREAM, TSHARK = "NFStream (n_dissections=0)", "tshark -z conv,tcp"
+SHARES = {"small": {"plain": 20 / 44, "analysis": 12 / 44}, "mix": {"plain": 6000 / 655 / 23}}
+"""By capture and kind: what bar 2 asks for, as a share of the speed of a bare loop (bare.py) where the bar was set: 44
+million small frames/s, and 23 of the mix of that time, whose frames had 655 octets."""
 _LINEAR, _MISSES = 2.0, 4.0
 """How much time a frame may grow at ten times the size: where nothing but noise is due, and where cache misses are."""
 
@@ -113,6 +116,7 @@ def bars(results: Results) -> list[Bar]:
     return [
         *_against_rivals(results),
         *_kernels(results),
+        *_shares(results),
         *_workers(results),
         *_writing(results),
         *_memory(results),
@@ -168,6 +172,21 @@ def _kernels(results: Results) -> Iterator[Bar]:
             read = f"with read and walk {one['octets'] / all_s / 1e9:.3g}"
             rate = one["octets"] / kernels_s / 1e9
             yield Bar(2, f"kernels, GB/s of capture {name} without TCP analysis ({read})", rate, 6.0, at_most=False)
+
+
+def _shares(results: Results) -> Iterator[Bar]:
+    """Bar 2 on a machine of another speed: frames a second of the kernels, times those of a bare loop beside them."""
+    for capture, kinds in SHARES.items():
+        for kind, limit in kinds.items():
+            one, loop = results.get("stages", {}).get(capture, {}).get(kind), results.get("bare", {}).get(capture)
+            if one and loop:
+                rate = one["frames"] / sum(one["seconds"][name] for name in KERNELS)
+                bare = loop["frames"] / loop["seconds"]
+                word = "with TCP analysis" if kind == "analysis" else "without TCP analysis"
+                what = (
+                    f"kernels, {capture}, {word}, as a share of a bare loop's speed ({bare / 1e6:.3g} million frames/s)"
+                )
+                yield Bar(2, what, rate / bare, limit, at_most=False)
 
 
 def _workers(results: Results) -> Iterator[Bar]:

@@ -9,7 +9,7 @@ ratios to ours and peak memory, as Markdown; the bars that were set for speed co
 
     starts    processes with nothing to do: a tiny capture, a first run ever, the import (starts.py)
     captures  whole processes, ours and others', on each capture (rivals.py)
-    stages    where our own time goes, in one process on one core (stages.py)
+    stages    where our own time goes, in one process on one core (stages.py), and how fast that core is (bare.py)
     growth    many live flows, one flow, one-frame flows, reading `index` after every packet (growth.py)
     writing   a file for each flow (writing.py)
     capped    floods against a table of few flows (capped.py)
@@ -38,7 +38,7 @@ from typing import Any
 
 import captures
 import report
-from bars import Results
+from bars import SHARES, Results
 from capped import capped_floods
 from growth import flood_growth, index_growth, live_growth
 from processes import TooSlow, measure
@@ -49,7 +49,7 @@ from writing import writing
 import traceflow
 
 PARTS = ("starts", "captures", "stages", "growth", "writing", "capped")
-_STAGES = Path(__file__).resolve().parent / "stages.py"
+_STAGES, _BARE = (Path(__file__).resolve().parent / name for name in ("stages.py", "bare.py"))
 _SLOW_RUNS_S = 60
 """Tools run fewer times where all runs of one capture would take longer than this."""
 
@@ -139,17 +139,19 @@ class Comparison:
             if "captures" in self._chosen.parts:
                 self._processes(name, path, account["frames"])
             if "stages" in self._chosen.parts and name not in _NOT_STAGED:
-                kinds = {"plain": self._profile(path, "--no-analysis")}
+                kinds = {"plain": self._profile(_STAGES, path, "--no-analysis")}
                 if name in _ANALYSED:
-                    kinds["analysis"] = self._profile(path)
+                    kinds["analysis"] = self._profile(_STAGES, path)
                 self.results.setdefault("stages", {})[name] = kinds
+                if name in SHARES:
+                    self.results.setdefault("bare", {})[name] = self._profile(_BARE, path)
         finally:
             if name != "given":
                 path.unlink(missing_ok=True)
 
-    def _profile(self, path: Path, *more: str) -> dict[str, Any]:
-        """The stages of a capture."""
-        command = [sys.executable, str(_STAGES), str(path), "--runs", str(self._chosen.runs), *more]
+    def _profile(self, script: Path, path: Path, *more: str) -> dict[str, Any]:
+        """What a script that runs on one core finds about a capture."""
+        command = [sys.executable, str(script), str(path), "--runs", str(self._chosen.runs), *more]
         found: dict[str, Any] = json.loads(measure(command, keep=True, one_core=True).output)
         return found
 

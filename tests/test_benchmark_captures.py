@@ -22,6 +22,7 @@ from traceflow.flows import EndCause
 
 sys.path.append(str(ROOT / "benchmarks"))
 
+import bare
 import capped
 import captures
 import connections
@@ -151,3 +152,12 @@ def test_the_account_of_a_flood_is_judged() -> None:
     assert capped.complaint(right, "syn", 9, 4, "skip") == ""
     assert capped.complaint({**right, "flows": 5}, "syn", 9, 4, "skip") == "flows is 5, not 4"
     assert "flows_ended_by_evicted is 0, not 5" in capped.complaint(right, "syn", 9, 4, "evict")
+
+
+@pytest.mark.parametrize("kind", ["small", "mix"])
+def test_the_bare_loop_counts_all_frames_and_connections(tmp_path: Path, kind: str) -> None:
+    """As plain Python; arithmetic modulo 2**64 is meant."""
+    path = tmp_path / "x.pcap"
+    assert captures.KINDS[kind](path, frames=FRAMES) == FLOWS
+    with np.errstate(over="ignore"):
+        assert bare.bare(path, bare._loop)[1:] == (FRAMES, FLOWS)
