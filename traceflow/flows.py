@@ -110,11 +110,8 @@ NOT_SEEN_NS = -(1 << 63)
 
 ANALYSED = np.dtype(
     [
-        (
-            "counts",
-            "u4",
-            (len(ANALYSIS_FLAGS),),
-        ),  # segments with each of ANALYSIS_FLAGS; 2**32 - 1 where there are more
+        # Segments with each of ANALYSIS_FLAGS; 2**32 - 1 where there are more.
+        ("counts", "u4", (len(ANALYSIS_FLAGS),)),
         ("rtt_samples", "u8"),  # segments of this side whose ACK was timed
         ("rtt_sum_ns", "i8"),
         ("rtt_min_ns", "i8"),  # these two: NOT_SEEN_NS without samples
