@@ -73,6 +73,8 @@ def test_flags_are_put_together() -> None:
     """10 segments of which 3 without ACK and 4 with PSH: 7 ACK. UDP has none, whatever its packets."""
     flow = ended(low={"packets": 10, "psh": 4, "flags": [1, 2, 3, 0, 3, 6, 7, 8]})
     assert flow["orig"]["flags"].tolist() == [1, 2, 3, 4, 7, 6, 7, 8]
+    many = ended(low={"packets": 2**33, "flags": [0, 2**32 - 1, 0, 5, 2**32 - 1, 0, 0, 0]})
+    assert many["orig"]["flags"].tolist() == [0, 2**32 - 1, 0, 0, 2**33 - 2**32 - 4, 0, 0, 0]
     rows = live_rows(1)
     rows["protocol"], rows["low"]["packets"] = 17, 10
     assert assembled(rows)[0]["orig"]["flags"].tolist() == [0] * 8

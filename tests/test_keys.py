@@ -149,6 +149,17 @@ def test_every_field_is_in_the_hash() -> None:
     assert hashed(packet(*base), True) not in seen, "a key that keeps its direction is another key turned round"
 
 
+def test_every_protocol_of_two_ends_has_a_hash_of_its_own() -> None:
+    """SIP over UDP and TCP, or 250 protocols between two hosts: of IPv4, whose addresses are mapped."""
+    for seed in (1, 2):
+        keys = {
+            hashed(packet(0, MAPPED | 10 << 24, ports, 0, MAPPED | 20 << 24, ports, protocol, 4), False, seed=seed)
+            for protocol in range(256)
+            for ports in (0, 5060)
+        }
+        assert len(keys) == 512
+
+
 def test_hash_spreads_ordinary_keys() -> None:
     """4096 clients with ports in a row: no slot of 8192 gets more than a fair hash would give once in a million."""
     slots = np.zeros(8192, int)

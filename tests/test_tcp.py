@@ -240,6 +240,14 @@ def test_flags_are_counted() -> None:
     assert cold["flags"].tolist() == wanted
 
 
+def test_segments_without_ack_are_counted_on() -> None:
+    """Those with ACK are the others, so this counter has no end: it goes on in the place of PSH."""
+    hot, cold = half(), rest(ack=2**32 - 2)
+    for flags in (SYN, PSH, ACK, 0):
+        count_flags(segment(flags), hot, cold)
+    assert cold["flags"].tolist() == [0, 1, 0, 2, 2**32 - 1, 0, 0, 0]
+
+
 def test_counters_of_rare_flags_stay_at_their_end() -> None:
     """32 bits each: what would begin anew at 0 stays."""
     hot, cold = half(), rest(fin=2**32 - 2, urg=2**32 - 1)

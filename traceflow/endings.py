@@ -61,7 +61,8 @@ def _finish_half(half: Any, hot: Any, rest: Any, tcp: Any) -> Any:
     for bit in range(8):
         flags[U64(bit)] = counted[U64(bit)]
     flags[U64(3)] = hot["psh"]
-    flags[U64(4)] = hot["packets"] - U64(counted[U64(4)]) if tcp else U64(0)
+    lacking = U64(counted[U64(4)]) + U64(counted[U64(3)])
+    flags[U64(4)] = hot["packets"] - lacking if tcp else U64(0)
 
 
 @outline_kernel

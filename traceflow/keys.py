@@ -111,10 +111,11 @@ def hash_key(packet: Any, upside: Any, secret: Any, mask: Any) -> Any:
         mask: Bits of the tag that belong to the key; 0: none.
     """
     rest = U64(packet["protocol"]) | U64(packet["ip_version"]) << U64(8)
-    if packet["ip_version"] == 4:  # all of it in two words: two products for five
+    if packet["ip_version"] == 4:
         source, target = _end(packet["src_lo"], packet["src_port"]), _end(packet["dst_lo"], packet["dst_port"])
         low, high = _in_order(source, target, upside)
-        value = _pair(low | rest << U64(48), secret[U64(0)]) + _pair(high, secret[U64(1)])
+        # The upper 16 bits of an end are those of every mapped address: the rest finds room there.
+        value = _pair(low ^ rest << U64(48), secret[U64(0)]) + _pair(high, secret[U64(1)])
     else:
         low, high = _in_order(packet["src_lo"], packet["dst_lo"], upside)
         low_hi, high_hi = _in_order(packet["src_hi"], packet["dst_hi"], upside)

@@ -64,7 +64,8 @@ REST = np.dtype(
         ("first_ns", "i8"),
         ("opened_ns", "i8"),
         ("opened_frame", "u8"),
-        # As in HALF, but ACK counts the segments without it, PSH stands in HOT, and there are at most MOST_COUNTED.
+        # As in HALF, but at most MOST_COUNTED; ACK counts the segments without it, PSH (which stands in HOT) goes on
+        # with those behind MOST_COUNTED.
         ("flags", "u4", (8,)),
     ],
     align=True,

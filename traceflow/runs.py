@@ -66,8 +66,8 @@ _SLOT_AHEAD, _ROW_AHEAD = U64(12), U64(6)
 _BLOCK = U64(16)  # frames whose rows are touched together, as many to twice as many before they are needed
 _NO_TURN = U64(2**64 - 1)
 MANY_ROWS = 1_500_000
-"""From so many rows on, 1 GB, they are touched beforehand: of 2 000 000, a frame takes 154 ns for 175, of 1 000 000 it
-would take longer."""
+"""From so many rows on, 0.9 GB, they are touched beforehand: of 2 000 000, a frame takes 154 ns for 175, of 1 000 000
+it would take longer."""
 HINTS = 8
 """Rows that were looked up ahead: more than _ROW_AHEAD, a power of 2."""
 _HINT = U64(HINTS - 1)

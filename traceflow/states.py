@@ -223,8 +223,8 @@ def follow_first(packet: Any, flow: Any, half: Any, other: Any, upside: Any) -> 
     """Note a segment in order that is not familiar, if it changes nothing but its letter and numbers.
 
     What `follow_rare` does to it, without the questions that are settled: data and acknowledgments move no end that was
-    heard, and all octets up to `last_seq` were seen. A connection has up to four such segments: the first data and the
-    first acknowledgment of each side.
+    heard, and while neither side has sent a FIN, all octets up to `last_seq` were seen. A connection has up to four
+    such segments: the first data and the first acknowledgment of each side.
 
     Returns:
         Whether it did; if not, nothing was changed.
@@ -232,7 +232,7 @@ def follow_first(packet: Any, flow: Any, half: Any, other: Any, upside: Any) -> 
     side = flow["high_side"] if upside else flow["low_side"]
     peer = flow["low_side"] if upside else flow["high_side"]
     octets = U64(packet["payload_octets"])
-    if U64(side["bits"]) & U64(HAS_FIN) or flow["letters"] < 2:  # behind its FIN; or it may answer a SYN+ACK
+    if (U64(side["bits"]) | U64(peer["bits"])) & U64(HAS_FIN) or flow["letters"] < 2:  # it may answer a SYN+ACK
         return False
     if octets >= _FAR or comes_before(packet["seq"], side["iss"]):
         return False

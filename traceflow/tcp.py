@@ -157,6 +157,8 @@ def count_flags(packet: Any, half: Any, rest: Any) -> Any:
     if not has_common_flags(packet):
         rare = (U64(packet["flags"]) ^ U64(ACK)) & U64(0xFF ^ PSH)
         counters = rest["flags"]
+        # Segments without ACK are counted on where those with PSH would be, so that those with ACK follow exactly.
+        counters[U64(3)] += (rare >> U64(4)) & U64(counters[U64(4)] == MOST_COUNTED)
         for bit in range(8):
             counters[U64(bit)] = min(U64(counters[U64(bit)]) + ((rare >> U64(bit)) & U64(1)), U64(MOST_COUNTED))
 
