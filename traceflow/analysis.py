@@ -26,7 +26,7 @@ from traceflow.packets import (
     WHOLE_TCP_HEADER,
     WINDOW_SCALE_OPTION,
 )
-from traceflow.tcp import ACK, FIN, MOST_COUNTED, RST, SYN, comes_before, sequence_difference
+from traceflow.tcp import ACK, FIN, RST, SYN, comes_before, count_one, sequence_difference
 
 __all__ = [
     "ANALYSIS",
@@ -395,7 +395,7 @@ def _count_analysis(near: Any, counts: Any, found: Any) -> Any:
         for bit in range(len(ANALYSIS_FLAGS)):
             counts[U64(bit)] = 0
     for bit in range(len(ANALYSIS_FLAGS)):
-        counts[U64(bit)] = min(U64(counts[U64(bit)]) + ((found >> U64(bit)) & U64(1)), U64(MOST_COUNTED))
+        counts[U64(bit)] = count_one(counts[U64(bit)], (found >> U64(bit)) & U64(1))
 
 
 @inline_kernel

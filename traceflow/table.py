@@ -102,8 +102,7 @@ class FlowTable:
         state["zeek_reuse"] = options.reuse == "originator"
         state["reuse_closed"] = options.reuse == "closed"
         state["active_ns"] = NEVER_NS if options.active_timeout_ns is None else options.active_timeout_ns
-        self._key_mask = np.uint64(sum(_KEY_MASKS[part] for part in options.key))
-        state["key_mask"] = self._key_mask
+        state["key_mask"] = sum(_KEY_MASKS[part] for part in options.key)
         self._most = MOST_FLOWS if options.when_full == "grow" else options.max_flows
         state["max_flows"] = self._most
         state["skip_when_full"] = options.when_full == "skip"
@@ -238,7 +237,7 @@ class FlowTable:
         """
         # No line that `track` writes is read for each packet here: it would go to and fro between two processors.
         some = hashes[: len(packets)]
-        hash_keys(packets, self.options.directed, self._secret, self._key_mask, some)
+        hash_keys(packets, self.options.directed, self._secret, self._state[0]["key_mask"], some)
         return some
 
     def find_hints(self, hashes: npt.NDArray[np.uint32], found: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:

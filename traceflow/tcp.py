@@ -29,6 +29,7 @@ __all__ = [
     "comes_before",
     "count_common_flags",
     "count_flags",
+    "count_one",
     "flag_text",
     "has_common_flags",
     "lies_after",
@@ -79,6 +80,12 @@ def comes_before(a: Any, b: Any) -> Any:
 def lies_after(a: Any, b: Any) -> Any:
     """Whether `a` lies behind `b`."""
     return comes_before(b, a)
+
+
+@inline_kernel
+def count_one(count: Any, more: Any) -> Any:
+    """A counter of 32 bits and one more, or none (`more` is 1 or 0): MOST_COUNTED at most, and without a branch."""
+    return U64(count) + (more & U64(count != MOST_COUNTED))
 
 
 @inline_kernel
@@ -160,7 +167,7 @@ def count_flags(packet: Any, half: Any, rest: Any) -> Any:
         # Segments without ACK are counted on where those with PSH would be, so that those with ACK follow exactly.
         counters[U64(3)] += (rare >> U64(4)) & U64(counters[U64(4)] == MOST_COUNTED)
         for bit in range(8):
-            counters[U64(bit)] = min(U64(counters[U64(bit)]) + ((rare >> U64(bit)) & U64(1)), U64(MOST_COUNTED))
+            counters[U64(bit)] = count_one(counters[U64(bit)], (rare >> U64(bit)) & U64(1))
 
 
 @inline_kernel
